@@ -10,9 +10,10 @@ import dataclasses
 import json
 import re
 import unicodedata
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ulid import ULID
@@ -32,8 +33,12 @@ Phase = Literal["starting", "warming", "ready", "busy", "paused", "draining", "s
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _cached_adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return _cached_adapter(cast(Hashable, kind))
 
 
 class _Json:
