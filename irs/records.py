@@ -10,10 +10,8 @@ import dataclasses
 import json
 import re
 import unicodedata
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ulid import ULID
@@ -32,13 +30,14 @@ Status = Literal["ok", "failed", "cancelled"]
 Phase = Literal["starting", "warming", "ready", "busy", "paused", "draining", "stopped"]
 
 
-@cache
-def _cached_adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_adapters: dict[type, TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: type) -> TypeAdapter[Any]:
-    return _cached_adapter(cast(Hashable, kind))
+    # Built once: pydantic compiles a validator for each.
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 class _Json:
