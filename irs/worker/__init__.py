@@ -1,0 +1,1 @@
+"""The engine: load and warm, stages, micro-batch, drain, readiness, beat."""

@@ -1,0 +1,93 @@
+"""The way to S3: open, or shut while S3 does not answer.
+
+While it is shut the worker takes no messages and its tasks wait under their leases, so that an outage costs
+a message one receive at most instead of one every few seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from irs.errors import StorageUnavailable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FIRST_PROBE_S = 0.2
+LONGEST_PROBE_S = 15.0
+
+
+class StorageGate:
+    """Lets calls to S3 through, repeats those an outage broke, and probes until S3 answers again.
+
+    Args:
+        probe: asks S3 for something small; raises StorageUnavailable while it is away.
+        on_shut, on_open: told once for each outage, from the probing thread.
+        patience_s: longest wait of one call; beyond it the message goes back.
+    """
+
+    def __init__(
+        self, probe: Callable[[], object], *, on_shut: Callable[[str], None], on_open: Callable[[], None], patience_s: float
+    ) -> None:
+        self._probe, self._on_shut, self._on_open = probe, on_shut, on_open
+        self._patience_s = patience_s
+        self._open = threading.Event()
+        self._open.set()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether S3 answered last time it was asked."""
+        return self._open.is_set()
+
+    def call(self, ask: Callable[[], T]) -> T:
+        """Return ``ask()``, repeated after an outage. ``ask`` must be safe to run twice.
+
+        Raises:
+            StorageUnavailable: S3 stayed away for ``patience_s``, or the worker stops.
+        """
+        end = time.monotonic() + self._patience_s
+        while True:
+            if not self._open.wait(max(0.0, end - time.monotonic())):
+                raise StorageUnavailable(f"S3 did not answer for {self._patience_s:g} s")
+            if self._closing.is_set() and time.monotonic() >= end:
+                raise StorageUnavailable("S3 does not answer and the worker stops")
+            try:
+                return ask()
+            except StorageUnavailable as error:
+                if self._closing.is_set() or time.monotonic() >= end:
+                    raise
+                self._shut(str(error))
+
+    def close(self) -> None:
+        """Let waiting calls fail instead of waiting: the worker stops."""
+        self._closing.set()
+        self._open.set()
+
+    def _shut(self, reason: str) -> None:
+        with self._lock:
+            if not self._open.is_set() or self._closing.is_set():
+                return
+            self._open.clear()
+        threading.Thread(target=self._wait_for_answer, args=(reason,), name="irs-storage-probe", daemon=True).start()
+
+    def _wait_for_answer(self, reason: str) -> None:
+        log.warning("storage_away", extra={"reason": reason})
+        began, pause_s = time.monotonic(), FIRST_PROBE_S
+        self._on_shut(reason)
+        while not self._closing.is_set():
+            try:
+                self._probe()
+                break
+            except StorageUnavailable:
+                self._closing.wait(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+                pause_s = min(2 * pause_s, LONGEST_PROBE_S)
+        self._on_open()
+        self._open.set()
+        log.warning("storage_back", extra={"after_s": round(time.monotonic() - began, 3)})
