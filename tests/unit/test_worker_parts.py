@@ -1,0 +1,119 @@
+"""Byte budget, answer cache and the gate to S3."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irs.errors import StageTimeout, StorageUnavailable
+from irs.worker.budget import ByteBudget
+from irs.worker.cache import AnswerCache, Answered
+from irs.worker.gate import StorageGate
+
+LIMIT_S = 10
+
+
+@given(st.lists(st.integers(0, 150), max_size=30))
+def test_the_budget_is_exceeded_only_by_one_image_alone(sizes: list[int]) -> None:
+    budget, held = ByteBudget(100), []
+
+    for size in sizes:
+        if budget.try_take(size):
+            held.append(size)
+        assert budget.held == sum(held)
+        assert budget.held <= 100 or len([one for one in held if one]) == 1
+
+
+def test_who_finds_no_room_waits_until_another_gives_back() -> None:
+    budget, came = ByteBudget(100), threading.Event()
+    budget.take(80, within_s=0)
+    waiting = threading.Thread(target=lambda: (budget.take(50, within_s=LIMIT_S), came.set()))
+    waiting.start()
+
+    assert not came.is_set()
+    budget.give_back(80)
+
+    assert came.wait(LIMIT_S)
+    assert 50 == budget.held
+
+
+def test_a_wait_for_room_has_an_end() -> None:
+    budget = ByteBudget(100)
+    budget.take(80, within_s=0)
+
+    with pytest.raises(StageTimeout, match="no room for 50 bytes"):
+        budget.take(50, within_s=0.01)
+
+
+def answered(value: float) -> Answered:
+    return Answered("JPEG", 4, 3, np.array([value, 1 - value], np.float32))
+
+
+def test_the_cache_forgets_what_was_unused_for_longest() -> None:
+    cache = AnswerCache(2)
+    cache.keep("a", answered(0.25))
+    cache.keep("b", answered(0.5))
+    assert cache.find("a")
+    cache.keep("c", answered(0.75))
+
+    assert cache.find("b") is None
+    assert [0.25, 0.75] == list(cache.find("a").probabilities)  # type: ignore[union-attr]
+    assert cache.find("c")
+
+
+def test_a_cache_of_no_entries_keeps_nothing() -> None:
+    cache = AnswerCache(0)
+    cache.keep("a", answered(0.5))
+
+    assert cache.find("a") is None
+
+
+class Storage:
+    """S3 that is away until it is told to come back."""
+
+    def __init__(self) -> None:
+        self.is_away, self.probed, self.told = False, threading.Event(), []  # type: ignore[var-annotated]
+        self.gate = StorageGate(
+            self.ask, on_shut=lambda _: self.told.append("shut"), on_open=lambda: self.told.append("open"), patience_s=LIMIT_S
+        )
+
+    def ask(self) -> str:
+        if self.is_away:
+            self.probed.set()
+            raise StorageUnavailable("503")
+        return "there"
+
+
+def test_a_call_that_an_outage_broke_is_made_again_when_storage_answers() -> None:
+    storage, answers = Storage(), []  # type: ignore[var-annotated]
+    storage.is_away = True
+    caller = threading.Thread(target=lambda: answers.append(storage.gate.call(storage.ask)))
+    caller.start()
+    assert storage.probed.wait(LIMIT_S)
+    storage.is_away = False
+    caller.join(LIMIT_S)
+
+    assert ["there"] == answers
+    assert ["shut", "open"] == storage.told
+    assert storage.gate.is_open
+
+
+def test_a_stopping_worker_waits_for_storage_no_longer() -> None:
+    storage, raised = Storage(), threading.Event()
+    storage.is_away = True
+
+    def call() -> None:
+        with pytest.raises(StorageUnavailable):
+            storage.gate.call(storage.ask)
+        raised.set()
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert storage.probed.wait(LIMIT_S)
+    storage.gate.close()
+
+    assert raised.wait(LIMIT_S)
