@@ -1,0 +1,51 @@
+"""The Celery tasks: thin. Importing them loads no torch, so that a plain install can call ``recognize.delay``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Reject
+
+from irs import broker
+from irs.app import app
+from irs.errors import RecognitionFailed, SetupError
+
+
+class _ImageTask(Task):  # type: ignore[misc]
+    # Acknowledges RecognitionFailed, whose record is stored; every other failure comes back.
+    Request = "irs.worker.request:Request"
+    abstract = True
+
+
+@app.task(name="irs.recognize", bind=True, base=_ImageTask, shared=False)  # type: ignore[untyped-decorator]
+def recognize(self: Any, image: str, *, name: str | None = None, **options: Any) -> dict[str, Any]:
+    """Recognise one stored image, store its record, send the news; safe to run twice.
+
+    Args:
+        image: key of the input bucket, or ``s3://bucket/key`` of a bucket in ``IRS_READABLE_BUCKETS``.
+        name: the file's own name, kept in the record.
+        options: fields of :class:`irs.records.Options`.
+
+    Returns:
+        The record as JSON values.
+
+    Raises:
+        RecognitionFailed: the image or the options are at fault; the stored record says why.
+        Reject: something passing or unexpected happened; the message comes back later.
+    """
+    # The engine is put on the app when a worker starts: callers import this file without torch.
+    engine = getattr(self.app, "engine", None)
+    if engine is None:
+        raise SetupError("irs.recognize runs in a worker: use recognize.delay(...), and start one with `irs worker`.")
+    came = broker.delivery(self.request)
+    try:
+        record = engine.recognise_task(
+            task_id=self.request.id, image=image, name=name, options=options, receives=came.receives, sent_at=came.sent_at
+        )
+        return record.or_raise().to_json()  # type: ignore[no-any-return]
+    except RecognitionFailed:
+        raise
+    except Exception as error:
+        # requeue: Celery then reports no failure for each attempt, and the transport hides the message with back-off.
+        raise Reject(f"{type(error).__name__}: {error}", requeue=True) from error

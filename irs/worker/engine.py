@@ -1,0 +1,300 @@
+"""The way of one image through a worker: options, fetch, header, answer, record, news.
+
+One task thread follows one image from here to its acknowledgement; only decoding and the model run
+elsewhere (:mod:`irs.worker.batcher`), many images a call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from irs import broker, records
+from irs.cloud import Bucket, Cloud
+from irs.errors import BadOptions, Forbidden, InternalError, NotFound, PassingError, RequestError, StageTimeout, TooLarge
+from irs.imaging import Limits, decode, fit, read_header, thumbnail
+from irs.models import Answers, Forward, Model
+from irs.records import Fault, ImageFacts, ModelFacts, Options, Record, Timing
+from irs.results import RecordStore
+from irs.results.news import NewsSender
+from irs.worker.batcher import Batcher, Computed, Decoded
+from irs.worker.budget import ByteBudget
+from irs.worker.cache import AnswerCache, Answered
+from irs.worker.gate import StorageGate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One delivery of one task. ``sent_at`` in Unix seconds, ``receives`` counts from 1."""
+
+    task_id: str
+    image: str
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    receives: int = 1
+    sent_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What is known of the image so far: a failed record tells as much of it."""
+
+    image: ImageFacts
+    timing: Timing
+    cached: bool = False
+
+
+class Engine:
+    """Recognises images with one loaded model. Blocks for seconds while it is made; then safe for many threads.
+
+    Raises:
+        ModelError: the model cannot be used.
+    """
+
+    def __init__(self, cloud: Cloud, model: Model) -> None:
+        settings = cloud.settings
+        self.settings, self.model = settings, model
+        self.answers = Answers(model)
+        self.facts = ModelFacts(name=model.name, digest=model.digest)
+        self.limits = Limits(settings.max_bytes, settings.max_pixels)
+        self.forward = Forward(model, device=settings.device, precision=settings.precision, batch_size=settings.batch_size)
+        self.forward.warm()
+        self.completed = self.failed = 0
+        self._cloud = cloud
+        self._records = RecordStore(cloud)
+        self._news = NewsSender(cloud)
+        self._cache = AnswerCache(settings.cache_entries)
+        self._budget = ByteBudget(settings.bytes_budget)
+        self._batcher = Batcher(
+            self.forward.probabilities,
+            sizes=self.forward.sizes,
+            threads=settings.compute_threads or os.cpu_count() or 1,
+            wait_s=settings.batch_wait_seconds,
+        )
+        self._gate = StorageGate(
+            lambda: next(cloud.output.list("workers/"), None),
+            on_shut=broker.pause,
+            on_open=broker.resume,
+            patience_s=settings.max_lease_seconds * 0.8,
+        )
+        self._busy = 0
+        self._lock = threading.Lock()
+        self._stop_at: float | None = None
+        self.last_queued_s: float | None = None
+        self.last_stuck_at: float | None = None
+
+    @property
+    def is_storage_open(self) -> bool:
+        """Whether S3 answered last time."""
+        return self._gate.is_open
+
+    @property
+    def busy_slots(self) -> int:
+        """Images in work now."""
+        return self._busy
+
+    @property
+    def mean_batch(self) -> float:
+        """Images a model call, since the start; 0 before the first."""
+        return self._batcher.images / self._batcher.batches if self._batcher.batches else 0.0
+
+    def recognise_task(self, **delivered: Any) -> Record:
+        """Answer one delivery given as the fields of :class:`Work`; see :meth:`recognise`."""
+        return self.recognise(Work(**delivered))
+
+    def recognise(self, work: Work) -> Record:
+        """Answer one image: store its record, send the news, return the record. Safe to run twice.
+
+        Raises:
+            PassingError: something outside did not answer; nothing was stored.
+            Exception: unexpected; nothing was stored, but at the last receive a ``failed`` record, code ``internal``.
+        """
+        draft = _Draft(
+            ImageFacts(name=work.name, key=work.image),
+            Timing(submitted=work.sent_at, queued=max(0.0, time.time() - work.sent_at) if work.sent_at else None),
+        )
+        self.last_queued_s = draft.timing.queued
+        with self._counted():
+            try:
+                record = self._answer(work, draft)
+            except RequestError as error:
+                record = self._failed(work, draft, error)
+            except PassingError:
+                raise
+            except BaseException as error:
+                if work.receives >= self.settings.max_receives:
+                    self._finish(self._failed(work, draft, error))
+                raise
+            return self._finish(record)
+
+    def drain(self, within_s: float) -> None:
+        """Stop waiting for what is away: every image in work ends within ``within_s``."""
+        self._stop_at = time.monotonic() + within_s
+        self._gate.close()
+
+    def close(self) -> None:
+        """End the threads and send the last news."""
+        self._gate.close()
+        self._batcher.close()
+        self._news.close()
+
+    def _answer(self, work: Work, draft: _Draft) -> Record:
+        options = Options.checked(dict(work.options))
+        self.answers.check(options)
+        with self._fetched(work.image, draft) as body:
+            computed = self._computed(body, options, draft)
+        answer = self.answers.answer(computed.probabilities, options)
+        return Record(
+            **self._common(work, draft),
+            status="ok",
+            labels=answer.labels,
+            hedged=answer.hedged,
+            sure=answer.sure,
+            thumbnail=computed.thumbnail,
+        )
+
+    @contextmanager
+    def _fetched(self, image: str, draft: _Draft) -> Iterator[bytes]:
+        """Yield the image's bytes, holding as much of the byte budget."""
+        bucket, key = self._locate(image)
+        began = time.monotonic()
+        self._batcher.expect(+1)
+        taken = 0
+        try:
+            opened = self._gate.call(lambda: bucket.open(key))
+            if opened.size > self.limits.bytes:
+                draft.image = replace(draft.image, bytes=opened.size)
+                raise TooLarge(opened.size, self.limits.bytes)
+            if self._budget.try_take(opened.size):
+                taken = opened.size
+                first: list[Callable[[], bytes]] = [opened.read]
+            else:
+                # Not with a connection open meanwhile: it would time out.
+                self._budget.take(opened.size, within_s=self._left_s())
+                taken, first = opened.size, []
+            body = self._gate.call(lambda: first.pop()() if first else bucket.get(key))
+        except BaseException:
+            self._budget.give_back(taken)
+            raise
+        finally:
+            self._batcher.expect(-1)
+        try:
+            draft.image = replace(draft.image, bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
+            draft.timing = replace(draft.timing, fetch=time.monotonic() - began)
+            yield body
+        finally:
+            self._budget.give_back(taken)
+
+    def _locate(self, image: str) -> tuple[Bucket, str]:
+        if not isinstance(image, str) or not image:
+            raise BadOptions("image must be a key of the input bucket or s3://bucket/key")
+        if not image.startswith("s3://"):
+            return self._cloud.input, image
+        name, _, key = image.removeprefix("s3://").partition("/")
+        if name not in self.settings.allowed_buckets:
+            raise Forbidden(image)
+        if not key:
+            raise NotFound(image)
+        return self._cloud.bucket(name), key
+
+    def _computed(self, body: bytes, options: Options, draft: _Draft) -> Computed:
+        sha256 = draft.image.sha256 or ""
+        if not options.thumbnail and (kept := self._cache.find(sha256)):
+            draft.image = replace(draft.image, format=kept.format, width=kept.width, height=kept.height)
+            draft.cached = True
+            return Computed(kept.probabilities, None, 0.0, 0.0, 0.0)
+        header = read_header(body, self.limits)
+        draft.image = replace(draft.image, format=header.format, width=header.width, height=header.height)
+        future = self._batcher.submit(lambda: self._decoded(body, options), is_large=header.is_large)
+        computed = self._awaited(future)
+        draft.timing = replace(draft.timing, decode=computed.decode_s, batch=computed.batch_s, model=computed.model_s)
+        self._cache.keep(sha256, Answered(header.format, header.width, header.height, computed.probabilities))
+        return computed
+
+    def _decoded(self, body: bytes, options: Options) -> Decoded:
+        preprocess = self.model.preprocess
+        image = decode(body, self.limits, side_px=max(preprocess.resize, options.thumbnail))
+        small = thumbnail(image, options.thumbnail) if options.thumbnail else None
+        return Decoded(fit(image, preprocess), small)
+
+    def _awaited(self, future: Future[Computed]) -> Computed:
+        try:
+            return future.result(timeout=self._left_s())
+        except FutureTimeout:
+            future.cancel()
+            self.last_stuck_at = time.monotonic()
+            raise StageTimeout(f"no answer from the model within {self.settings.compute_seconds:g} s") from None
+
+    def _left_s(self) -> float:
+        """Return how long one stage may wait: less when the worker drains."""
+        if self._stop_at is None:
+            return self.settings.compute_seconds
+        return min(self.settings.compute_seconds, max(0.0, self._stop_at - time.monotonic()))
+
+    def _common(self, work: Work, draft: _Draft) -> dict[str, Any]:
+        job, number = records.split_task_id(work.task_id) or (None, None)
+        return {
+            "task_id": work.task_id,
+            "job": job,
+            "number": number,
+            "image": draft.image,
+            "model": self.facts,
+            "timing": draft.timing,
+            "worker": f"irs@{self.settings.instance_id}",
+            "receives": work.receives,
+            "cached": draft.cached,
+        }
+
+    def _failed(self, work: Work, draft: _Draft, error: BaseException) -> Record:
+        if not isinstance(error, RequestError | InternalError):
+            error = InternalError(type(error).__name__)
+        fault = Fault(code=error.code, message=str(error))
+        return Record(**self._common(work, draft), status="failed", error=fault)
+
+    def _finish(self, record: Record) -> Record:
+        """Store the record, then send the news. If one stood already it is returned, and nobody told again."""
+        began = time.monotonic()
+        # A stored record cannot tell how long storing it took: the news and the log do.
+        if not self._gate.call(lambda: self._records.put(record)):
+            return self._records.find(record.task_id) or record
+        with self._lock:
+            if record.status == "ok":
+                self.completed += 1
+            else:
+                self.failed += 1
+        self._news.add(record)
+        log.info(
+            "stored",
+            extra={
+                "task_id": record.task_id,
+                "job": record.job,
+                "number": record.number,
+                "status": record.status,
+                "label": record.labels[0].label if record.labels else None,
+                "error": record.error.code if record.error else None,
+                "store_s": round(time.monotonic() - began, 4),
+                "receives": record.receives,
+            },
+        )
+        return record
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
