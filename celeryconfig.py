@@ -18,6 +18,7 @@ broker_transport_options = {
     "ack_batch_seconds": _settings.ack_batch_seconds,
     "max_lease": _settings.max_lease_seconds,
     "drain_seconds": _settings.drain_seconds,
+    "cut_polls": _settings.cut_polls,
 }
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     max_receives: int = Field(5, ge=1, le=1000, description="receives of one message before the dead-letter queue")
     max_lease_seconds: int = Field(900, ge=1, le=43_000, description="longest hold on one message, renewals included")
     pollers: int = Field(2, ge=1, le=32, description="polling threads of a worker")
+    cut_polls: bool = Field(
+        False,
+        description="break running long polls off at a drain; only where an abandoned poll is handed no message, as by `irs up`",
+    )
     ack_batch_seconds: float = Field(0.2, ge=0, le=5, description="longest wait to fill a batch of deletes")
 
     # How a worker works

@@ -15,6 +15,8 @@ from irs.errors import RecognitionFailed, SetupError
 class _ImageTask(Task):  # type: ignore[misc]
     # Acknowledges RecognitionFailed, whose record is stored; every other failure comes back.
     Request = "irs.worker.request:Request"
+    # Told as an outcome, not as a fault of ours with a traceback.
+    throws = (RecognitionFailed,)
     abstract = True
 
 
