@@ -36,7 +36,7 @@ class Receiver:
         self._curl = pycurl.Curl()
 
     def receive(self, url: str, *, count: int, wait_s: int, visibility_s: int) -> list[dict[str, Any]]:
-        """Return 0 to ``count`` (at most 10) messages, waiting up to ``wait_s`` for the first.
+        """Return 0 to ``count`` (at most 10) messages, waiting up to ``wait_s`` for the first; none when it is cut.
 
         Raises:
             QueueUnavailable: no answer in time, or any answer but messages.
@@ -55,6 +55,8 @@ class Receiver:
         try:
             self._curl.perform()
         except pycurl.error as error:
+            if self._is_cut():
+                return []
             raise QueueUnavailable(f"ReceiveMessage failed: {error.args[-1]}") from None
         status = self._curl.getinfo(pycurl.RESPONSE_CODE)
         if status != 200:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from amqp.protocol import queue_declare_ok_t
 from kombu.transport import SQS, virtual
-from kombu.transport.virtual import queue_declare_ok_t
 from kombu.utils.json import dumps
 
 from irs.broker.delivery import ATTRIBUTES
