@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.worker import state as worker_state
 
 from irs import broker
 from irs.cloud import Cloud, get_cloud
@@ -166,6 +167,8 @@ class Life:
             return self._beat.phase
         if not engine.is_storage_open:
             return "S3 does not answer"
+        if health.stuck:
+            return f"{health.stuck} tasks hang"
         if engine.last_stuck_at is not None and time.monotonic() - engine.last_stuck_at < STUCK_S:
             return "an image waited in vain for the model"
         if not health.polling_ok:
@@ -192,6 +195,14 @@ class Life:
                 said, last_s = phase, now_s
             if self._ended.is_set():
                 return
+            if self._beat.phase == "ready" and broker.health().stuck:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """A task hangs and cannot be ended: only a fresh process has all its slots. Drain, then leave the rest."""
+        log.critical("stuck", extra={"tasks": broker.health().stuck})
+        worker_state.should_stop = os.EX_SOFTWARE
+        self.drain()
 
     def _phase(self, *, busy: bool) -> Phase:
         if self._beat.phase != "ready":
