@@ -1,0 +1,78 @@
+"""The form of a net that answers fastest: fused, narrow, channels last, one frozen graph.
+
+One graph from bytes to probabilities: a thread gives the interpreter lock away once a batch, not a hundred times.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+from torch import nn
+
+from irs.imaging import Preprocess
+
+log = logging.getLogger(__name__)
+
+#: How far a traced graph's probabilities may be from the net's own: rounding, no more.
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
+
+
+class Whole(nn.Module):
+    """Pixels (N, crop, crop, 3) uint8 RGB to calibrated probabilities (N, classes) float32, around ``net``."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, net: nn.Module, preprocess: Preprocess, temperature: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
+        self.net = net.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+        self.temperature, self.dtype = temperature, dtype
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        # Seen as channels last the bytes need no copy: one pass makes them numbers and normalises them.
+        picture = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2), self.scale)
+        logits = self.net(picture.to(self.dtype))
+        return torch.softmax(logits.float() / self.temperature, dim=1)
+
+
+def fused(net: nn.Module) -> nn.Module:
+    """Return ``net`` with its batch norms folded into the convolutions before them; itself where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            # The import of fuse meets TorchScript, which is deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from torch.fx.experimental.optimization import fuse
+
+            return fuse(net).eval()
+    except Exception as error:  # torch.fx reads no net whose way depends on its input, and says so in many ways
+        log.info("not_fused", extra={"reason": f"{type(error).__name__}: {error}"[:200]})
+        return net
+
+
+def frozen(whole: Whole, pixels: torch.Tensor) -> nn.Module:
+    """Return ``whole`` as one frozen graph; itself where the graph would answer differently.
+
+    Args:
+        pixels: an example of the largest batch; the graph must take smaller ones as well.
+    """
+    with torch.inference_mode(), warnings.catch_warnings():
+        # TorchScript is deprecated; its successor needs a C++ compiler where the model runs.
+        # Tracing warns of each shape it reads, which is then checked below.
+        warnings.simplefilter("ignore")
+        try:
+            graph: nn.Module = torch.jit.freeze(torch.jit.trace(whole, pixels, check_trace=False).eval())  # type: ignore[no-untyped-call]
+            # A shape that the trace took for a constant shows at another batch size.
+            differ = max((graph(part) - whole(part)).abs().max().item() for part in (pixels[:2], pixels[:1]))
+        except Exception as error:  # tracing runs the net's own code: it may raise anything
+            log.warning("not_frozen", extra={"reason": f"{type(error).__name__}: {error}"[:200]})
+            return whole
+    # Not above: a comparison with a number that is none is false.
+    if differ <= _TOLERANCE[whole.dtype]:
+        return graph
+    log.warning("not_frozen", extra={"reason": f"probabilities differ by {differ:.3f}"})
+    return whole
