@@ -124,7 +124,7 @@ class FaultProxy:
                     self._writers.add(upstream[1])
                 if not await self._forward(head, body, reader, writer, upstream, is_cut=bool(fault and fault.mode == "cut")):
                     return
-        except (asyncio.IncompleteReadError, ConnectionError, OSError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             pass
         finally:
             for one in (writer, *(upstream[1:] if upstream else ())):

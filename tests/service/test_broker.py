@@ -211,10 +211,11 @@ def _redrive(probe: Probe, *, receives: int) -> dict[str, object]:
 
 
 def test_tasks_longer_than_the_visibility_timeout_run_once(probe: Probe) -> None:
-    probe.start(IRS_VISIBILITY_SECONDS="2", PROBE_SLOTS="2", PROBE_MULTIPLIER="4")
+    # Full with six, so that the second worker, and not the first itself, gets what is not renewed.
+    probe.start(IRS_VISIBILITY_SECONDS="2", PROBE_SLOTS="2", PROBE_MULTIPLIER="3")
     probe.send(*numbers(6, seconds=1.5))
     eventually(lambda: probe.runs("start"))
-    probe.start(IRS_VISIBILITY_SECONDS="2", PROBE_SLOTS="2", PROBE_MULTIPLIER="4")
+    probe.start(IRS_VISIBILITY_SECONDS="2", PROBE_SLOTS="2", PROBE_MULTIPLIER="3")
 
     eventually(lambda: len(probe.runs()) == 6, within_s=30)
     eventually(probe.is_empty)
@@ -256,6 +257,9 @@ def test_many_small_tasks_cost_few_requests_and_use_the_slots(probe: Probe) -> N
     eventually(lambda: len(probe.runs()) == 400, within_s=30)
     eventually(probe.is_empty)
     sqs = ("ReceiveMessage", "DeleteMessage", "DeleteMessageBatch", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch")
+    times = [float(line.split()[4]) for line in probe.log.read_text().splitlines()]
+    used = 400 * 0.02 / (16 * (max(times) - min(times)))
+    assert used >= 0.5
     asked = sum(probe.proxy.requests[action] - before.get(action, 0) for action in sqs)
     assert asked / 400 <= 0.3
     assert 0 == probe.proxy.requests["ListQueues"] + probe.proxy.requests["CreateQueue"]

@@ -1,0 +1,1 @@
+"""The benchmark: this service against the bare loop around the model and against plain Celery, in one run."""
