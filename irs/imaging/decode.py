@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import ExifTags, Image, ImageChops
 
 from irs.imaging.header import Limits, damage_told, open_image
 
 WHITE = (255, 255, 255)
+#: How much longer than the wanted side a JPEG's short side stays. At 1 the first labels of 4 to 22 % of large photos
+#: change, at 2 of 2 to 7 %; from 2.5 on of none with mobilenet_v2, and a 12-megapixel photo costs a quarter.
+_SPARE = 2.5
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -24,7 +29,8 @@ def decode(body: bytes, limits: Limits, *, side_px: int | None = None) -> Image.
     """Return the first frame of ``body`` upright and in RGB. Safe for several threads.
 
     Args:
-        side_px: a JPEG may come out at 1/2, 1/4 or 1/8 while its short side stays at least this long.
+        side_px: the short side it will be resized to: a JPEG may come out at 1/2, 1/4 or 1/8 while its short side stays
+            two and a half times as long.
 
     Raises:
         EmptyImage, TooLarge, TooManyPixels: told before any pixel is decoded.
@@ -34,7 +40,7 @@ def decode(body: bytes, limits: Limits, *, side_px: int | None = None) -> Image.
     format, image = open_image(body, limits)
     with damage_told(format):
         if side_px is not None and format == "JPEG":
-            image.draft("RGB", (side_px, side_px))
+            image.draft("RGB", (math.ceil(side_px * _SPARE),) * 2)
         image.load()
         rgb = _to_rgb(image)
     change = _UPRIGHT.get(_orientation(image))

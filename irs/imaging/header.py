@@ -13,8 +13,8 @@ from irs.errors import Damaged, EmptyImage, RequestError, TooLarge, TooManyPixel
 from irs.imaging.formats import find_reader
 
 LARGE_PX = 16_000_000
-#: A JPEG this short on one side is not decoded at half its size.
-_UNSHRINKABLE_SIDE_PX = 512
+#: A JPEG shorter than this on one side is not decoded at half its size.
+_SHRINKABLE_SIDE_PX = 1280
 #: Each scan of a JPEG passes over the whole picture: cameras write about ten, thousands of empty ones are an attack.
 #: A video of 20 MiB behind the picture, as phones put it, looks like 300.
 _MAX_SCANS = 1000
@@ -55,7 +55,7 @@ def read_header(body: bytes, limits: Limits) -> Header:
     """
     format, image = open_image(body, limits)
     width, height = image.size
-    is_shrinkable = format == "JPEG" and "progressive" not in image.info and min(image.size) >= _UNSHRINKABLE_SIDE_PX
+    is_shrinkable = format == "JPEG" and "progressive" not in image.info and min(image.size) >= _SHRINKABLE_SIDE_PX
     return Header(format, width, height, is_large=width * height > LARGE_PX and not is_shrinkable)
 
 
