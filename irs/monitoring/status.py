@@ -1,0 +1,120 @@
+"""How the service stands: what waits in the queues, and what the workers say of themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from irs.cloud import Cloud
+from irs.errors import MissingResource, NotFound, QueueUnavailable
+from irs.records import Beat
+
+#: A worker beats every 15 s when idle: after three beats missed it is called silent.
+SILENT_S = 50.0
+#: Beats of workers that ended without a word are kept for days; they are news for an hour.
+FORGOTTEN_S = 3600.0
+
+_COUNTS = {
+    "visible": "ApproximateNumberOfMessages",
+    "in_flight": "ApproximateNumberOfMessagesNotVisible",
+    "delayed": "ApproximateNumberOfMessagesDelayed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """Messages of one queue, by SQS's own count: approximate on AWS, up to a minute late."""
+
+    queue: str
+    visible: int
+    in_flight: int
+    delayed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSeen:
+    """One worker by its last beat; ``phase`` is the beat's, or ``silent``; ``age_s`` is the beat's age."""
+
+    phase: str
+    age_s: float
+    beat: Beat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The service at one moment: requests, dead letters, responses; workers by name."""
+
+    stack: str
+    endpoint: str
+    queues: tuple[QueueCounts, ...]
+    workers: tuple[WorkerSeen, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def read_status(cloud: Cloud) -> Status:
+    """Return how the service stands now.
+
+    Raises:
+        MissingResource, Unreachable, QueueUnavailable, StorageUnavailable: as the cloud answers.
+    """
+    settings = cloud.settings
+    names = (settings.requests_queue, settings.requests_dead_queue, settings.responses_queue)
+    return Status(
+        stack=settings.stack,
+        endpoint=settings.endpoint_url or f"AWS {settings.region}",
+        queues=tuple(count_queue(cloud, name) for name in names),
+        workers=tuple(see_workers(cloud)),
+    )
+
+
+def count_queue(cloud: Cloud, name: str) -> QueueCounts:
+    """Return the counts of one queue; raises as :func:`read_status`."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    url = cloud.queue_url(name)
+    try:
+        said = cloud.sqs().get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS.values()))["Attributes"]
+    except (BotoCoreError, ClientError) as error:
+        raise QueueUnavailable(f"SQS does not count queue {name}: {error}") from None
+    return QueueCounts(queue=name, **{field: int(said.get(attribute, 0)) for field, attribute in _COUNTS.items()})
+
+
+def see_workers(cloud: Cloud, *, now: float | None = None) -> list[WorkerSeen]:
+    """Return the workers that have not said ``stopped``, those silent for over an hour left out.
+
+    Raises:
+        MissingResource: there is no output bucket.
+        StorageUnavailable: S3 does not answer.
+    """
+    at = time.time() if now is None else now
+    seen = [_seen(beat, at) for beat in _beats(cloud, at)]
+    return [worker for worker in seen if worker.beat.phase != "stopped" and worker.age_s < FORGOTTEN_S]
+
+
+def _seen(beat: Beat, at: float) -> WorkerSeen:
+    age_s = max(0.0, at - beat.at)
+    return WorkerSeen(phase="silent" if age_s > SILENT_S else beat.phase, age_s=round(age_s, 1), beat=beat)
+
+
+def _beats(cloud: Cloud, at: float) -> Iterator[Beat]:
+    def read(key: str) -> Beat | None:
+        try:
+            return Beat.from_json(cloud.output.get(key))
+        except (NotFound, ValueError):
+            # Expired meanwhile, or of a version that is not ours.
+            return None
+
+    try:
+        # A listing tells the age without a GET: a beat is written anew each time.
+        keys = [one.key for one in cloud.output.list("workers/") if at - one.modified.timestamp() < FORGOTTEN_S]
+    except NotFound:
+        raise MissingResource(f"Bucket {cloud.output.name} is not there: run `irs provision` first.") from None
+    with ThreadPoolExecutor(max_workers=16, thread_name_prefix="irs-beats") as pool:
+        yield from (beat for beat in pool.map(read, keys) if beat)
