@@ -1,0 +1,116 @@
+"""The door of the embedded cloud: who may call it, and what happens when a caller leaves.
+
+An emulator answers everybody: without this door any web page open in a browser on this machine could
+create queues, list buckets and wipe all state (measured).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from irs.local.home import Endpoint
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEALTH_PATH = "/_ministack/health"
+
+_CREDENTIAL = re.compile(rb"Credential=([^/,\s]+)/")
+_FORM = b"application/x-www-form-urlencoded"
+
+
+class Guard:
+    """ASGI app around the emulator that lets only this run's own callers in.
+
+    A long poll whose caller leaves is ended with it: what arrives later goes to someone who is there.
+    """
+
+    def __init__(self, app: App, endpoint: Endpoint) -> None:
+        self._app = app
+        self._access_key = endpoint.access_key_id.encode()
+        self._hosts = {f"{name}:{endpoint.port}".encode() for name in ("127.0.0.1", "localhost")}
+        self._origins = {b"http://" + host for host in self._hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse with 403 and one sentence, or pass on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        if reason := self._refusal(scope["path"], headers):
+            await _answer(send, reason, headers)
+        elif _may_wait(headers):
+            await self._until_gone(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> str | None:
+        if headers.get(b"host", b"").lower() not in self._hosts:
+            # A name that a stranger points at 127.0.0.1 makes a page's calls same-origin (DNS rebinding).
+            return "This address is for 127.0.0.1 and localhost alone."
+        if headers.get(b"origin", b"").lower() not in {b"", *self._origins} or headers.get(b"sec-fetch-site") == b"cross-site":
+            return "Web pages of other origins may not call the embedded cloud."
+        if path == HEALTH_PATH:
+            return None
+        if path.startswith("/_"):
+            return f"{path} is closed: the embedded cloud offers its health alone."
+        # The header alone: the emulator checks neither expiry nor signature of a presigned address.
+        found = _CREDENTIAL.search(headers.get(b"authorization", b""))
+        if found is None or not hmac.compare_digest(found[1], self._access_key):
+            return "Calls must be signed with the access key of this run: start the program by `irs up -- COMMAND`."
+        return None
+
+    async def _until_gone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        parts: list[bytes] = []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+        whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+
+        async def replay() -> Message:
+            return whole.pop() if whole else await asyncio.Future()
+
+        work = asyncio.ensure_future(self._app(scope, replay, send))
+        gone = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+        if not work.cancelled():
+            await asyncio.gather(work, return_exceptions=gone.done())
+
+
+def _may_wait(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request may be a long poll, in the JSON or in the older form of the protocol."""
+    return headers.get(b"x-amz-target", b"").endswith(b".ReceiveMessage") or headers.get(b"content-type", b"").startswith(_FORM)
+
+
+async def _answer(send: Send, reason: str, headers: dict[bytes, bytes]) -> None:
+    if b"x-amz-target" in headers:
+        kind, body = b"application/x-amz-json-1.0", json.dumps({"__type": "AccessDenied", "message": reason}).encode()
+    else:
+        kind = b"application/xml"
+        body = f"<Error><Code>AccessDenied</Code><Message>{reason}</Message></Error>".encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 403,
+            # The body of a refused request is left unread, so the connection cannot be used again.
+            "headers": [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,263 @@
+"""What MiniStack's SQS lacks, put in place at start: see ``TESTED_VERSION`` of irs.local.emulator.
+
+- Long polls wake when a message comes, not at the next tenth of a second.
+- A message deleted twice, or by the handle of an earlier receive, is no error (the worst AWS documents).
+- StartMessageMoveTask, ListMessageMoveTasks and ListDeadLetterSourceQueues.
+
+Import this only in the emulator's environment: the emulator reads its settings at import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Any
+
+from ministack.core.responses import new_uuid
+from ministack.services import sqs
+
+Data = dict[str, Any]
+Queue = dict[str, Any]
+Handler = Callable[[Data, str], Any]
+
+#: Longest sleep of a waiting poll before it looks again; a queue may have been deleted meanwhile.
+LOOK_SECONDS = 1.0
+_HANDLE_LENGTH = 36
+_KEPT_MOVES = 10
+
+
+class Messages(list[Data]):
+    """Messages of one queue, which wake the polls that wait for it.
+
+    Topics, bucket notifications and dead-letter moves append to the list itself, so it must be the signal.
+    """
+
+    def __init__(self, items: list[Data], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(items)
+        self._loop = loop
+        self._event: asyncio.Event | None = None
+
+    def append(self, item: Data) -> None:
+        """Add a message; safe in any thread."""
+        super().append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let all waiting polls look again."""
+        event, self._event = self._event, None
+        if event is not None:
+            self._loop.call_soon_threadsafe(event.set)
+
+    async def changed(self, within_s: float) -> None:
+        """Return at the next change, or after ``within_s``."""
+        if self._event is None:
+            self._event = asyncio.Event()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), within_s)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Data]:
+        # The save at shutdown copies all queues, and would drop them silently over an event.
+        return copy.deepcopy(list(self), memo)
+
+
+class Polls:
+    """ReceiveMessage that waits for an event."""
+
+    def __init__(self, take: Callable[[Data, str], Any]) -> None:
+        self._take = take
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Answer all waiting polls, and those to come, with nothing; to be called in the event loop."""
+        self._is_stopping = True
+        for queue in sqs._queues.all_values():
+            if isinstance(queue["messages"], Messages):
+                queue["messages"].wake()
+
+    async def receive(self, data: Data, url: str) -> Data:
+        """Return up to ten messages as soon as there is one, or nothing after the wait asked for."""
+        url = data.get("QueueUrl", url)
+        queue = sqs._get_q(url)
+        asked = data.get("WaitTimeSeconds")
+        wait_s = int(asked if asked is not None else queue["attributes"].get("ReceiveMessageWaitTimeSeconds", "0"))
+        end = time.time() + wait_s
+        once = {**data, "WaitTimeSeconds": 0}
+        while not self._is_stopping:
+            found: Data = await self._take(once, url)
+            left_s = end - time.time()
+            if found or left_s <= 0:
+                return found
+            messages = _signal(sqs._get_q(url))
+            soonest_s = min((message["visible_at"] for message in messages), default=end) - time.time()
+            await messages.changed(max(0.005, min(left_s, soonest_s, LOOK_SECONDS)))
+        return {}
+
+
+def patch() -> Polls:
+    """Put all of it in place; to be called once, in the event loop."""
+    handlers: dict[str, Handler] = sqs._HANDLERS
+    polls = Polls(handlers["ReceiveMessage"])
+    # Both put a new list in the place of the one that polls wait on.
+    sqs._expire_retained = _in_place(sqs._expire_retained)
+    sqs._dlq_sweep = _in_place(sqs._dlq_sweep)
+    moves = Moves()
+    handlers.update(
+        ReceiveMessage=polls.receive,
+        ChangeMessageVisibility=_waking(handlers["ChangeMessageVisibility"]),
+        ChangeMessageVisibilityBatch=_waking(handlers["ChangeMessageVisibilityBatch"]),
+        DeleteMessage=_delete,
+        DeleteMessageBatch=_delete_batch,
+        StartMessageMoveTask=moves.start,
+        ListMessageMoveTasks=moves.list,
+        ListDeadLetterSourceQueues=_dead_letter_sources,
+    )
+    return polls
+
+
+def _signal(queue: Queue) -> Messages:
+    if not isinstance(queue["messages"], Messages):
+        queue["messages"] = Messages(queue["messages"], asyncio.get_running_loop())
+    messages: Messages = queue["messages"]
+    return messages
+
+
+def _in_place(change: Callable[[Queue], None]) -> Callable[[Queue], None]:
+    @wraps(change)
+    def changed(queue: Queue) -> None:
+        before = queue["messages"]
+        change(queue)
+        if queue["messages"] is not before:
+            before[:] = queue["messages"]
+            queue["messages"] = before
+
+    return changed
+
+
+def _waking(handler: Handler) -> Handler:
+    @wraps(handler)
+    def handle(data: Data, url: str) -> Any:
+        answer = handler(data, url)
+        _signal(sqs._get_q(data.get("QueueUrl", url))).wake()
+        return answer
+
+    return handle
+
+
+def _drop(queue: Queue, handle: str) -> bool:
+    """Remove the message of a handle; False when no receive ever gave out such a handle."""
+    messages = queue["messages"]
+    for at, message in enumerate(messages):
+        if message.get("receipt_handle") == handle:
+            del messages[at]
+            return True
+    return len(handle) == _HANDLE_LENGTH
+
+
+def _delete(data: Data, url: str) -> Data:
+    queue = sqs._get_q(data.get("QueueUrl", url), "sqs:DeleteMessage")
+    handle = data.get("ReceiptHandle", "")
+    if not handle:
+        raise sqs._Err("MissingParameter", "The request must contain the parameter ReceiptHandle.")
+    if not _drop(queue, handle):
+        raise sqs._Err("ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
+    return {}
+
+
+def _delete_batch(data: Data, url: str) -> Data:
+    queue = sqs._get_q(data.get("QueueUrl", url), "sqs:DeleteMessage")
+    entries = data.get("Entries", [])
+    sqs._validate_batch_entries(entries, "DeleteMessageBatchRequestEntry")
+    answer: dict[str, list[Data]] = {"Successful": [], "Failed": []}
+    for entry in entries:
+        if _drop(queue, entry.get("ReceiptHandle", "")):
+            answer["Successful"].append({"Id": entry["Id"]})
+        else:
+            fault = {"Code": "ReceiptHandleIsInvalid", "Message": "The input receipt handle is invalid.", "SenderFault": True}
+            answer["Failed"].append({"Id": entry["Id"], **fault})
+    return answer
+
+
+def _dead_letter_sources(data: Data, url: str) -> Data:
+    arn = sqs._get_q(data.get("QueueUrl", url))["attributes"]["QueueArn"]
+    return {"queueUrls": [queue["url"] for queue in sqs._queues.values() if arn == _dead_letter_arn(queue)]}
+
+
+def _dead_letter_arn(queue: Queue) -> str | None:
+    policy = queue["attributes"].get("RedrivePolicy")
+    return json.loads(policy).get("deadLetterTargetArn") if policy else None
+
+
+class Moves:
+    """StartMessageMoveTask, done at once, and what ListMessageMoveTasks says of it later."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, list[Data]] = {}
+
+    def start(self, data: Data, _url: str) -> Data:
+        """Move the visible messages of a dead-letter queue to where they came from, or to the one named."""
+        arn = data.get("SourceArn", "")
+        source = _named(arn)
+        if not any(arn == _dead_letter_arn(queue) for queue in sqs._queues.values()):
+            raise sqs._Err("InvalidParameterValue", "Source queue must be configured as a Dead Letter Queue.")
+        goal = _named(data["DestinationArn"]) if data.get("DestinationArn") else None
+        moved, kept, now = 0, [], time.time()
+        for message in source["messages"]:
+            target = goal or sqs._queue_by_arn(message["sys"].get("DeadLetterQueueSourceArn", ""))
+            if message["visible_at"] > now or target is None:
+                kept.append(message)
+                continue
+            target_messages = _signal(target)
+            target_messages.append(_as_new(message, now))
+            moved += 1
+        left = sum(message["visible_at"] <= now for message in kept)
+        source["messages"][:] = kept
+        task = {
+            "TaskHandle": new_uuid(),
+            "Status": "FAILED" if left else "COMPLETED",
+            "SourceArn": arn,
+            "ApproximateNumberOfMessagesMoved": moved,
+            "ApproximateNumberOfMessagesToMove": moved + left,
+            "StartedTimestamp": int(now * 1000),
+        }
+        if goal is not None:
+            task["DestinationArn"] = data["DestinationArn"]
+        if left:
+            task["FailureReason"] = "CouldNotDetermineMessageSource"
+        self._done[arn] = [task, *self._done.get(arn, [])][:_KEPT_MOVES]
+        return {"TaskHandle": task["TaskHandle"]}
+
+    def list(self, data: Data, _url: str) -> Data:
+        """Tell the last moves from one queue, newest first."""
+        _named(data.get("SourceArn", ""))
+        # A handle is told only while a task runs.
+        told = [{key: task[key] for key in task if key != "TaskHandle"} for task in self._done.get(data["SourceArn"], [])]
+        return {"Results": told[: int(data.get("MaxResults", 1))]}
+
+
+def _named(arn: str) -> Queue:
+    queue: Queue | None = sqs._queue_by_arn(arn)
+    if queue is None:
+        raise sqs._Err(
+            "ResourceNotFoundException", "The resource that you specified for the SourceArn parameter doesn't exist.", 404
+        )
+    return queue
+
+
+def _as_new(message: Data, now: float) -> Data:
+    """A moved message is a new one: own id, time and receive count, as AWS documents."""
+    return {
+        **message,
+        "id": new_uuid(),
+        "sent_at": now,
+        "enqueued_at": now,
+        "visible_at": now,
+        "receipt_handle": None,
+        "receive_count": 0,
+        "first_receive_at": None,
+        "sys": {"SenderId": message["sys"].get("SenderId"), "SentTimestamp": str(int(now * 1000))},
+    }
