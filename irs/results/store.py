@@ -1,0 +1,135 @@
+"""Records and job objects in the output bucket: each written once, read by id, found by one listing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from irs import records
+from irs.cloud import Bucket, Cloud
+from irs.errors import InternalError, NotFound
+from irs.records import MAX_RECORD_BYTES, JobOpen, Manifest, Record
+
+JSON = "application/json"
+#: Objects read at once.
+READERS = 16
+#: What callers may choose at any length, cut where a record would grow beyond its bound.
+MOST_TEXT_CHARACTERS = 1000
+
+T = TypeVar("T", JobOpen, Manifest, Record)
+
+
+@dataclass(frozen=True, slots=True)
+class JobListing:
+    """What one listing of a job shows: the rising numbers of its records, and whether it is closed."""
+
+    numbers: tuple[int, ...]
+    is_closed: bool
+
+
+class RecordStore:
+    """The output bucket as records. Safe for threads and after fork; every call may raise StorageUnavailable."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    @property
+    def _bucket(self) -> Bucket:
+        # Asked for each time: a forked child has another one.
+        return self._cloud.output
+
+    def put(self, record: Record) -> bool:
+        """Store a record unless one stands already; return whether it was stored.
+
+        A record over 64 KiB loses its thumbnail first, then the ends of its longest texts.
+        """
+        return self._bucket.put(records.record_key(record.task_id), _fitted(record), content_type=JSON, create=True)
+
+    def get(self, task_id: str) -> Record:
+        """Return the record of a task.
+
+        Raises:
+            NotFound: there is none (yet).
+            InternalError: the object is no record.
+        """
+        return self._read(records.record_key(task_id), Record)
+
+    def find(self, task_id: str) -> Record | None:
+        """Return the record of a task, None while there is none; raises as :meth:`get` else."""
+        try:
+            return self.get(task_id)
+        except NotFound:
+            return None
+
+    def find_many(self, task_ids: Sequence[str]) -> list[Record | None]:
+        """Return the records of many tasks in their order, read 16 at once."""
+        if len(task_ids) < 2:
+            return [self.find(task_id) for task_id in task_ids]
+        with ThreadPoolExecutor(min(READERS, len(task_ids)), "irs-reader") as pool:
+            return list(pool.map(self.find, task_ids))
+
+    def delete(self, task_id: str) -> None:
+        """Remove a record, so that the task can be answered anew; none there is no error."""
+        self._bucket.delete(records.record_key(task_id))
+
+    def list_job(self, job: str, *, after: int = -1) -> JobListing:
+        """Return which images of a job above number ``after`` have a record: one LIST per 1000 of them."""
+        numbers: list[int] = []
+        is_closed = False
+        # Numbers sort before "manifest.json", so a listing that starts anywhere among them ends with it.
+        start = records.record_key(records.task_id(job, after)) if after >= 0 else ""
+        for listed in self._bucket.list(records.job_prefix(job), after=start):
+            if (number := records.number_of_record_key(listed.key)) is not None:
+                numbers.append(number)
+            is_closed = is_closed or listed.key == records.manifest_key(job)
+        return JobListing(tuple(numbers), is_closed)
+
+    def open_job(self, opened: JobOpen) -> bool:
+        """Store what was asked for; return False, and change nothing, if the job was opened before."""
+        return self._bucket.put(records.open_key(opened.job), opened.to_bytes(), content_type=JSON, create=True)
+
+    def close_job(self, manifest: Manifest) -> None:
+        """Store how many images the job holds; told again it replaces what was told before."""
+        self._bucket.put(records.manifest_key(manifest.job), manifest.to_bytes(), content_type=JSON)
+
+    def find_open(self, job: str) -> JobOpen | None:
+        """Return what was asked for when the job was opened; None for a job that never was."""
+        return self._find(records.open_key(job), JobOpen)
+
+    def find_manifest(self, job: str) -> Manifest | None:
+        """Return the manifest; None while more images may come."""
+        return self._find(records.manifest_key(job), Manifest)
+
+    def _find(self, key: str, kind: type[T]) -> T | None:
+        try:
+            return self._read(key, kind)
+        except NotFound:
+            return None
+
+    def _read(self, key: str, kind: type[T]) -> T:
+        body = self._bucket.get(key)
+        try:
+            return kind.from_json(body)
+        except ValueError:
+            raise InternalError(f"s3://{self._bucket.name}/{key} holds no {kind.__name__}") from None
+
+
+def _fitted(record: Record) -> bytes:
+    body = record.to_bytes()
+    for smaller in _smaller(record):
+        if len(body) <= MAX_RECORD_BYTES:
+            break
+        body = smaller.to_bytes()
+    return body
+
+
+def _smaller(record: Record) -> Iterable[Record]:
+    yield (record := replace(record, thumbnail=None))
+    name, key, error = record.image.name, record.image.key, record.error
+    yield replace(
+        record,
+        image=replace(record.image, name=name and name[:MOST_TEXT_CHARACTERS], key=key[:MOST_TEXT_CHARACTERS]),
+        error=error and replace(error, message=error.message[:MOST_TEXT_CHARACTERS]),
+    )
