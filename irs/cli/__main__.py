@@ -1,0 +1,5 @@
+"""``python -m irs.cli`` is ``irs``."""
+
+from irs.cli import main
+
+main()

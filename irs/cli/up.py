@@ -1,0 +1,43 @@
+"""``irs up``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irs.cli.outcome import note
+
+
+def up(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND...]", help="Run it in the service's environment, then end.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model directory or torchvision architecture; else IRS_MODEL.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="How many workers run.")] = 1,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the embedded cloud's state; else IRS_HOME.", show_default=False)
+    ] = None,
+) -> None:
+    """Run the whole service on this machine, until Ctrl-C or while COMMAND runs.
+
+    Without IRS_ENDPOINT_URL an embedded cloud is started; with it only what is missing there is made.
+    """
+    # The environment is how children, Celery's settings and COMMAND are told.
+    if model is not None:
+        os.environ["IRS_MODEL"] = model
+    if home is not None:
+        os.environ["IRS_HOME"] = str(home.absolute())
+    from irs.local.processes import WorkerEnded
+    from irs.local.up import up as bring_up
+
+    try:
+        raise typer.Exit(bring_up(workers=workers, command=command or (), say=note))
+    except WorkerEnded as error:
+        note(f"irs: {error}")
+        raise typer.Exit(error.exit_code) from None
