@@ -18,7 +18,8 @@ import socket
 import stat
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,9 +145,10 @@ async def _serve(home: Home, endpoint: Endpoint, listener: socket.socket, ready_
     )
 
     class Server(uvicorn.Server):
-        # Signals are ours: uvicorn would raise them again at the end, and exit with their code.
-        def capture_signals(self) -> AbstractContextManager[None]:
-            return nullcontext()
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # Signals are ours: uvicorn would raise them again at the end, and exit with their code.
+            yield
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
