@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -75,30 +75,33 @@ def build(name: str, classes: int) -> nn.Module:
     return net.eval()
 
 
-def load(net: nn.Module, state: Mapping[str, torch.Tensor], *, classes: int, origin: str) -> nn.Module:
+def load(net: nn.Module, state: OrderedDict[str, torch.Tensor], *, classes: int, origin: str) -> nn.Module:
     """Return ``net`` with the weights ``state``; ``origin`` names them in errors.
 
     Raises:
         ModelError: the weights do not fit the net, answer other than ``classes`` classes, or are not finite.
     """
-    wanted = net.state_dict()
-    if missing := wanted.keys() - state.keys():
-        raise ModelError(f"{origin} does not fit the architecture: {len(missing)} tensors are missing, first {min(missing)!r}.")
-    if extra := state.keys() - wanted.keys():
-        raise ModelError(f"{origin} does not fit the architecture: it has {len(extra)} tensors too many, first {min(extra)!r}.")
-    wrong = [key for key in wanted if wanted[key].shape != state[key].shape]
-    outputs = {state[key].shape[0] if state[key].ndim else 0 for key in wrong if wanted[key].shape[:1] == (classes,)}
-    if len(outputs) == 1 and all(wanted[key].shape[1:] == state[key].shape[1:] for key in wrong):
-        raise ModelError(f"{origin} answers {outputs.pop()} classes, but {classes} labels are given: one line of labels a class.")
-    if wrong:
-        key = wrong[0]
-        shapes = f"{tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
-        raise ModelError(f"{origin} does not fit the architecture: {key!r} has the shape {shapes}.")
+    _check_shapes(net.state_dict(), state, classes=classes, origin=origin)
     for key, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{origin} is broken: {key!r} holds numbers that are not finite.")
-    with warnings.catch_warnings():
-        # Old weights lack what newer nets count; torchvision's nets say so in load_state_dict.
-        warnings.simplefilter("ignore", UserWarning)
-        net.load_state_dict(dict(state))
+    # Not strict: modules rename and add what older versions of them wrote before the keys are compared.
+    missing, extra = net.load_state_dict(state, strict=False)
+    if missing:
+        raise ModelError(f"{origin} does not fit the architecture: {len(missing)} tensors are missing, first {missing[0]!r}.")
+    if extra:
+        raise ModelError(f"{origin} does not fit the architecture: it has {len(extra)} tensors too many, first {extra[0]!r}.")
     return net.eval()
+
+
+def _check_shapes(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], *, classes: int, origin: str) -> None:
+    wrong = {
+        key: (state[key].shape, wanted[key].shape) for key in wanted if key in state and wanted[key].shape != state[key].shape
+    }
+    outputs = {is_[:1] for is_, should_be in wrong.values() if should_be[:1] == (classes,)}
+    if len(outputs) == 1 and all(is_[1:] == should_be[1:] for is_, should_be in wrong.values()):
+        raise ModelError(
+            f"{origin} answers {outputs.pop().numel()} classes, but {classes} labels are given: one line of labels a class."
+        )
+    for key, (is_, should_be) in wrong.items():
+        raise ModelError(f"{origin} does not fit the architecture: {key!r} has the shape {tuple(is_)}, not {tuple(should_be)}.")

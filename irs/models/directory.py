@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,9 +87,11 @@ def _build(directory: Path, architecture: str, classes: int) -> nn.Module:
     net = architectures.build(architecture, classes)
     weights = directory / WEIGHTS
     try:
-        state = load_file(weights)
+        state = OrderedDict(load_file(weights))
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{weights} cannot be read ({error}): copy the model again.") from None
+    # torch keeps the versions of the modules beside their tensors; safetensors does not: they are taken as today's.
+    state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
     return architectures.load(net, state, classes=classes, origin=str(weights))
 
 

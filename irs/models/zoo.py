@@ -11,6 +11,7 @@ import json
 import pickle
 import re
 import socket
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -105,7 +106,9 @@ def _random(architecture: str, classes: int) -> nn.Module:
 
 
 def _trained(architecture: str, weights: Any) -> nn.Module:
-    state = {_OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in _state(weights).items()}
+    state = _state(weights)
+    for key in [key for key in state if _OLD_DENSENET.match(key)]:
+        state[_OLD_DENSENET.sub(r"\1\2", key)] = state.pop(key)
     net = architectures.build(architecture, len(weights.meta["categories"]))
     return architectures.load(net, state, classes=len(weights.meta["categories"]), origin=str(cached_path(weights)))
 
@@ -117,7 +120,7 @@ def _downloaded(weights: Any) -> Path:
     return path
 
 
-def _state(weights: Any) -> dict[str, torch.Tensor]:
+def _state(weights: Any) -> OrderedDict[str, torch.Tensor]:
     path = cached_path(weights)
     try:
         with _silence_ends():

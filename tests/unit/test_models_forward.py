@@ -1,0 +1,245 @@
+"""The forward pass: its form, its precision, and what it knows of real photos."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import threading
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from irs.errors import SetupError
+from irs.imaging import Limits, Preprocess, decode, fit
+from irs.models import Forward, Model, open_model
+from irs.models import forward as module
+from irs.models.form import Whole, frozen, fused
+from irs.models.forward import find_disagreement
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+LIMITS = Limits(20 * 2**20, 100_000_000)
+SMALL = Preprocess(resize=36, crop=32)
+
+with_photos = pytest.mark.skipif(not (SHARED / "photos").exists(), reason="the photos and weights are not beside this checkout")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_a_call() -> Iterator[None]:
+    """As in a worker; OpenMP's own threads spin for one another where other tests run beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Net(nn.Module):
+    """Four classes, with all that is fused: convolution, batch norm, pooling, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def seeded(kind: type[nn.Module] = Net) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = kind()
+        for part in net.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                nn.init.normal_(part.running_mean)
+                nn.init.uniform_(part.running_var, 0.5, 2)
+        return net.eval()
+
+
+def model(kind: type[nn.Module] = Net, **changes: object) -> Model:
+    facts: dict[str, object] = {"preprocess": SMALL, "labels": tuple("abcd"), "build": lambda: seeded(kind)}
+    return Model(name="n", architecture="n", digest="sha256:0", **{**facts, **changes})  # type: ignore[arg-type]
+
+
+def noise(count: int, side: int = 32) -> np.ndarray:
+    return np.random.default_rng(4).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def expected(pixels: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """What the definition says: (rgb / 255 - mean) / std, the net, softmax of logits over temperature."""
+    mean, std = torch.tensor(SMALL.mean), torch.tensor(SMALL.std)
+    pictures = ((torch.from_numpy(pixels).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        return torch.softmax(seeded()(pictures) / temperature, dim=1).numpy()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_probabilities_are_the_calibrated_softmax_of_the_net(count: int, temperature: float) -> None:
+    forward = Forward(model(temperature=temperature), device="cpu", precision="fp32")
+
+    probabilities = forward.probabilities(noise(count))
+
+    assert (np.float32, (count, 4)) == (probabilities.dtype, probabilities.shape)
+    np.testing.assert_allclose(expected(noise(count), temperature), probabilities, atol=1e-5)
+
+
+def test_the_net_runs_as_one_frozen_graph_without_batch_norms() -> None:
+    forward = Forward(model(), device="cpu", precision="fp32")
+
+    assert isinstance(forward._run, torch.jit.ScriptModule)
+    assert not [part for part in fused(seeded()).modules() if isinstance(part, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(1, (1,)), (2, (2, 1)), (6, (6, 4, 2, 1)), (8, (8, 4, 2, 1)), (9, (9, 8, 4, 2, 1))]
+)
+def test_batch_sizes_fall_by_halves_to_one(batch_size: int, sizes: tuple[int, ...]) -> None:
+    forward = Forward(model(), device="cpu", precision="fp32", batch_size=batch_size)
+    forward.warm()
+
+    assert sizes == forward.sizes
+
+
+def test_pixels_that_may_not_be_written_to_are_taken() -> None:
+    pixels = noise(2)
+    pixels.setflags(write=False)
+
+    assert (2, 4) == Forward(model(), device="cpu", precision="fp32").probabilities(pixels).shape
+
+
+def test_several_threads_get_the_answers_that_one_gets() -> None:
+    forward = Forward(model(), device="cpu", precision="fp32")
+    batches = [noise(size) for size in (8, 4, 2, 1)] * 5
+    alone = [forward.probabilities(batch) for batch in batches]
+    together: dict[int, list[np.ndarray]] = {}
+
+    threads = [
+        threading.Thread(target=lambda n=n: together.update({n: [forward.probabilities(batch) for batch in batches]}))
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    for n in range(4):
+        for one, other in zip(alone, together[n], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+class Stubborn(Net):
+    """Its way depends on its input: it cannot be read by torch.fx."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) if x.sum() > -1e9 else x
+
+
+class Forgetful(Net):
+    """Answers otherwise when the batch is smaller: a trace takes the size for a constant."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) * float(len(x))
+
+
+def test_a_net_that_cannot_be_read_runs_unfused_with_the_same_answers() -> None:
+    forward = Forward(model(Stubborn), device="cpu", precision="fp32")
+
+    np.testing.assert_allclose(expected(noise(4)), forward.probabilities(noise(4)), atol=1e-5)
+
+
+def test_a_graph_that_answers_differently_at_another_size_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    whole = Whole(seeded(Forgetful), SMALL, 1.0, torch.float32)
+
+    assert whole is frozen(whole, torch.from_numpy(noise(8)))
+    assert "not_frozen" in caplog.messages
+
+
+class Brittle(Net):
+    """Right in float32 alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lead = 6.0 if x.dtype == torch.float32 else -6.0
+        return self.layers(x) * 0 + torch.tensor([lead, 0.0, 0.0, 0.0], dtype=x.dtype)
+
+
+def test_bf16_is_taken_where_the_cpu_has_it_and_labels_stay_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_bf16", lambda: True)
+
+    assert "bf16" == Forward(model(), device="cpu").precision
+
+
+def test_float32_is_kept_where_bf16_changes_a_label(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(module, "_has_bf16", lambda: True)
+
+    with caplog.at_level(logging.WARNING):
+        forward = Forward(model(Brittle), device="cpu")
+
+    assert "fp32" == forward.precision
+    assert 0 == forward.probabilities(noise(1)).argmax()
+    assert "precision_kept" in caplog.messages
+
+
+def test_float32_is_taken_where_the_cpu_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_has_bf16", lambda: False)
+
+    assert "fp32" == Forward(model(), device="cpu").precision
+    assert "bf16" == Forward(model(), device="cpu", precision="bf16").precision
+
+
+@pytest.mark.parametrize(
+    ("quick", "reason"),
+    [
+        ([[0.55, 0.45]], None),
+        ([[0.45, 0.55]], None),
+        ([[0.9, 0.1], [0.6, 0.4]], "led by 0.80"),
+        ([[np.nan, 0.5]], "not finite"),
+    ],
+)
+def test_two_forms_disagree_when_a_clear_first_label_changes(quick: list[list[float]], reason: str | None) -> None:
+    exact = np.float32([[0.54, 0.46], [0.1, 0.9]][: len(quick)])
+
+    found = find_disagreement(exact, np.float32(quick))
+
+    assert reason is None if found is None else str(reason) in found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_asked_for_where_there_is_none_is_told_in_one_sentence() -> None:
+    with pytest.raises(SetupError, match="IRS_DEVICE is cuda, but torch finds no CUDA device"):
+        Forward(model(), device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+def test_cuda_answers_in_half_precision_as_the_cpu_does() -> None:
+    forward = Forward(model())
+
+    assert ("cuda", "fp16", 32) == (forward.device, forward.precision, forward.sizes[0])
+    np.testing.assert_allclose(expected(noise(8)), forward.probabilities(noise(8)), atol=0.01)
+
+
+@cache
+def photos() -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of 100 photos as a worker fits them, and the right outputs."""
+    rows = list(csv.DictReader((SHARED / "photos" / "labels.csv").read_text().splitlines()))
+    bodies = [(SHARED / "photos" / row["file"]).read_bytes() for row in rows]
+    pixels = [fit(decode(body, LIMITS, side_px=256), Preprocess()) for body in bodies]
+    return np.stack(pixels), np.array([int(row["index"]) for row in rows])
+
+
+@with_photos
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+@pytest.mark.parametrize(("name", "first", "in_five"), [("mobilenet_v2-imagenet", 79, 94), ("squeezenet1_0-imagenet", 61, 79)])
+def test_photos_are_recognised_as_often_as_with_the_reference(name: str, first: int, in_five: int, precision: str) -> None:
+    pixels, right = photos()
+    forward = Forward(open_model(str(SHARED / "weights" / name)), device="cpu", precision=precision)  # type: ignore[arg-type]
+
+    ranked = np.concatenate([forward.probabilities(part) for part in np.split(pixels, 25)]).argsort(1)[:, ::-1]
+
+    assert first <= (ranked[:, 0] == right).sum()
+    assert in_five <= (ranked[:, :5] == right[:, None]).any(1).sum()
