@@ -59,11 +59,11 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _to_grey(image).convert("RGB")
+    # Pillow copies even what has the mode already, and a copy of a 100-megapixel picture takes 400 MB.
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    straight = image.convert("RGBA")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    straight = image if image.mode == "RGBA" else image.convert("RGBA")
     rgb = straight.convert("RGB")
-    # In place: a copy of a 100-megapixel picture takes 400 MB.
     rgb.paste(WHITE, mask=ImageChops.invert(straight.getchannel("A")))
     return rgb
 
