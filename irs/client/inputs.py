@@ -121,7 +121,7 @@ def _read(path: Path, limit_bytes: int) -> bytes:
         # ValueError: a null character in the name.
         raise Refused("not_found", f"{path} is not there: check its name.") from None
     except OSError as error:
-        raise Refused("forbidden", f"{path} cannot be read ({error.strerror}): check its permissions.") from None
+        raise Refused("forbidden", f"{path} cannot be read ({error.strerror}): check its place and permissions.") from None
 
 
 def _checked(body: bytes, limit_bytes: int) -> bytes:

@@ -57,6 +57,11 @@ class Backend(KeyValueStoreBackend):  # type: ignore[misc]
     def _bucket(self) -> Bucket:
         return self._cloud.output
 
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return what the worker's banner and Flower show."""
+        del include_password
+        return f"s3://{self._cloud.settings.output_bucket}/"
+
     # What KeyValueStoreBackend asks for: Celery's own results.
 
     def get(self, key: bytes | str) -> bytes | None:
