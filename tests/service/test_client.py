@@ -396,6 +396,31 @@ def test_plain_python_call_needs_no_torch(answerer: Answerer, stack_environment:
     assert ("dog\n", "") == (done.stdout, done.stderr)
 
 
+def test_client_goes_where_its_settings_say_whatever_the_environment_does(
+    answerer: Answerer, cloud: Cloud, stack_environment: dict[str, str]
+) -> None:
+    program = (
+        "import sys\n"
+        "from irs.client import Client\n"
+        "from irs.settings import read_settings\n"
+        "client = Client(read_settings(endpoint_url=sys.argv[1], stack=sys.argv[2]))\n"
+        "print(client.recognize_one(b'dog', timeout=30).labels[0].label)\n"
+    )
+    # Nothing answers at port 9.
+    elsewhere = {"IRS_STACK": "elsewhere", "IRS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, cloud.settings.endpoint_url, cloud.settings.stack],
+        env=stack_environment | elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ("dog\n", "") == (done.stdout, done.stderr)
+
+
 def test_generator_is_answered_while_it_still_yields(client: Client, answerer: Answerer, cloud: Cloud) -> None:
     def images() -> Iterator[bytes]:
         yield b"first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -169,3 +170,17 @@ def test_news_arrive_once_and_in_order_within_the_bounds_of_a_message(name_lengt
     assert [NewsItem.of(record).task_id for record in records] == [item.task_id for items in sent for item in items]
     assert all(len(body.encode()) <= MAX_NEWS_BYTES for body in queue.bodies)
     assert all(1 <= len(items) <= MAX_NEWS_RESULTS for items in sent)
+
+
+def test_news_that_trickle_are_gathered_while_more_come() -> None:
+    queue, pace = _Queue(wait_s=5), threading.Event()
+    sender = NewsSender(queue)  # type: ignore[arg-type]
+    for n in range(30):
+        sender.add(a_record(task_id=f"{n}"))
+        pace.wait(0.01)
+
+    sender.close()
+
+    # The first alone, then what comes less than 50 ms apart; a busy machine may fall behind now and then.
+    assert 2 <= len(queue.bodies) <= 10
+    assert 1 == len(News.from_json(queue.bodies[0]).results)
