@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from irs import records
-from irs.client.access import using_bucket
+from irs.client.access import persistently, using_bucket
 from irs.client.handin import HandIn, upload
 from irs.client.inputs import Image, Images, Source, sources
 from irs.client.job import Job, OnProgress
@@ -113,16 +113,19 @@ class Client:
 
     def close(self, job: str, count: int) -> None:
         """Say that a job holds ``count`` images and no more will come; safe to run twice."""
-        opened = self._store.find_open(job)
-        options = opened.options if opened else Options()
-        self._store.close_job(Manifest(job=job, count=count, options=options, closed=time.time()))
+        opened = persistently(lambda: self._store.find_open(job))
+        self._close(job, count, opened.options if opened else Options())
+
+    def _close(self, job: str, count: int, options: Options) -> None:
+        manifest = Manifest(job=job, count=count, options=options, closed=time.time())
+        persistently(lambda: self._store.close_job(manifest))
 
     def _recognize(self, came: Iterator[Source], job: str | None, on_progress: OnProgress | None, options: dict[str, Any]) -> Job:
         opened = self.open(job=job, **options)
-        answered = frozenset(self._store.list_job(opened.job).numbers) if job else frozenset[int]()
         try:
+            answered = frozenset(persistently(lambda: self._store.list_job(opened.job)).numbers) if job else frozenset[int]()
             count = HandIn(self._cloud, opened, answered, on_progress).run(came)
-            self.close(opened.job, count)
+            self._close(opened.job, count, opened.options)
         except PassingError as error:
             error.add_note(f"Job {opened.job} broke off: recognize(the same images, job='{opened.job}') goes on with it.")
             raise

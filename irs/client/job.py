@@ -183,7 +183,7 @@ class _Watch:
         self._unread = self._unread[MOST_READS:]
         came = []
         for number, record in zip(numbers, found, strict=True):
-            # None: removed since it was listed, so that the image is answered anew.
+            # None: not answered for, or removed since to be answered anew: listed again by the next pass.
             if record is not None:
                 self._ahead.add(number)
                 came.append(record)

@@ -10,7 +10,6 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +22,7 @@ from irs.cloud import Bucket, get_cloud
 from irs.errors import NotFound, PassingError, RecognitionFailed
 from irs.records import Record
 from irs.results.backoff import Backoff
-from irs.results.store import JSON, READERS, RecordStore
+from irs.results.store import JSON, READERS, RecordStore, ask_all
 
 TASK = "irs.recognize"
 #: Tasks asked for at once. If none of them is done the rest waits for the next pass, so that a thousand waiting
@@ -166,20 +165,15 @@ class Backend(KeyValueStoreBackend):  # type: ignore[misc]
         for start in range(0, len(task_ids), WINDOW):
             window = task_ids[start : start + WINDOW]
             try:
-                done = [(id, meta) for id, meta in zip(window, self._metas(window), strict=True) if meta["status"] in ready]
+                metas = ask_all(self.get_task_meta, window)
             except PassingError as error:
                 backoff.note_failure(error)
                 return
+            done = [(id, meta) for id, meta in zip(window, metas, strict=True) if meta and meta["status"] in ready]
             backoff.note_answer(is_new=bool(done))
             if not done:
                 return
             yield from done
-
-    def _metas(self, task_ids: list[str]) -> list[Meta]:
-        if len(task_ids) == 1:
-            return [self.get_task_meta(task_ids[0])]
-        with ThreadPoolExecutor(min(READERS, len(task_ids)), "irs-results") as pool:
-            return list(pool.map(self.get_task_meta, task_ids))
 
 
 def _meta_of(record: Record) -> Meta:

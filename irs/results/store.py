@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from irs import records
 from irs.cloud import Bucket, Cloud
-from irs.errors import InternalError, NotFound
+from irs.errors import InternalError, NotFound, PassingError
 from irs.records import MAX_RECORD_BYTES, JobOpen, Manifest, Record
 
 JSON = "application/json"
@@ -18,7 +18,8 @@ READERS = 16
 #: What callers may choose at any length, cut where a record would grow beyond its bound.
 MOST_TEXT_CHARACTERS = 1000
 
-T = TypeVar("T", JobOpen, Manifest, Record)
+Kind = TypeVar("Kind", JobOpen, Manifest, Record)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,8 @@ class RecordStore:
             return None
 
     def find_many(self, task_ids: Sequence[str]) -> list[Record | None]:
-        """Return the records of many tasks in their order, read 16 at once."""
-        if len(task_ids) < 2:
-            return [self.find(task_id) for task_id in task_ids]
-        with ThreadPoolExecutor(min(READERS, len(task_ids)), "irs-reader") as pool:
-            return list(pool.map(self.find, task_ids))
+        """Return the records of many tasks in their order; None where there is none, or as :func:`ask_all`."""
+        return ask_all(self.find, task_ids)
 
     def delete(self, task_id: str) -> None:
         """Remove a record, so that the task can be answered anew; none there is no error."""
@@ -102,18 +100,43 @@ class RecordStore:
         """Return the manifest; None while more images may come."""
         return self._find(records.manifest_key(job), Manifest)
 
-    def _find(self, key: str, kind: type[T]) -> T | None:
+    def _find(self, key: str, kind: type[Kind]) -> Kind | None:
         try:
             return self._read(key, kind)
         except NotFound:
             return None
 
-    def _read(self, key: str, kind: type[T]) -> T:
+    def _read(self, key: str, kind: type[Kind]) -> Kind:
         body = self._bucket.get(key)
         try:
             return kind.from_json(body)
         except ValueError:
             raise InternalError(f"s3://{self._bucket.name}/{key} holds no {kind.__name__}") from None
+
+
+def ask_all(ask: Callable[[str], T], ids: Sequence[str]) -> list[T | None]:
+    """Return the answers in order, asked for 16 at once; None where S3 did not answer, to be asked for again.
+
+    Raises:
+        StorageUnavailable: S3 answered for none of them.
+    """
+    failures: list[PassingError] = []
+
+    def try_to_ask(id: str) -> T | None:
+        try:
+            return ask(id)
+        except PassingError as error:
+            failures.append(error)
+            return None
+
+    if len(ids) < 2:
+        answers = [try_to_ask(id) for id in ids]
+    else:
+        with ThreadPoolExecutor(READERS, "irs-reader") as pool:
+            answers = list(pool.map(try_to_ask, ids))
+    if failures and len(failures) == len(ids):
+        raise failures[0]
+    return answers
 
 
 def _fitted(record: Record) -> bytes:

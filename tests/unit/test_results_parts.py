@@ -12,13 +12,14 @@ from celery import states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irs.app import app
 from irs.errors import RecognitionFailed, StorageUnavailable
 from irs.records import MAX_NEWS_BYTES, MAX_NEWS_RESULTS, MAX_RECORD_BYTES, Fault, ImageFacts, Label, News, NewsItem, Record
 from irs.results import backoff
-from irs.results.backend import Backend
+from irs.results.backend import WINDOW, Backend
 from irs.results.backoff import Backoff
 from irs.results.news import NewsSender
-from irs.results.store import _fitted
+from irs.results.store import _fitted, ask_all
 
 
 def a_record(**values: Any) -> Record:
@@ -111,6 +112,46 @@ def test_patience_ends_when_storage_has_failed_for_half_a_minute(clock: SimpleNa
 
     with pytest.raises(StorageUnavailable):
         waiting.note_failure(error)
+
+
+def test_what_storage_does_not_answer_for_is_left_out_of_many() -> None:
+    def ask(id: str) -> str:
+        if id == "b":
+            raise StorageUnavailable("S3 does not answer")
+        return id.upper()
+
+    assert ["A", None, "C"] == ask_all(ask, ["a", "b", "c"])
+    assert [] == ask_all(ask, [])
+    for ids in (["b"], ["b", "b"]):
+        with pytest.raises(StorageUnavailable):
+            ask_all(ask, ids)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids that a backend asked for; only ``700`` of them is done."""
+    ids: list[str] = []
+
+    def get_task_meta(self: Backend, task_id: str) -> dict[str, Any]:
+        ids.append(task_id)
+        return {"status": states.SUCCESS if task_id == "700" else states.PENDING, "result": task_id}
+
+    monkeypatch.setattr(Backend, "get_task_meta", get_task_meta)
+    return ids
+
+
+def test_backend_asks_for_one_window_a_pass_while_a_thousand_tasks_wait(asked: list[str]) -> None:
+    found = list(Backend(app).get_many([f"{n}" for n in range(1000, 2000)], max_iterations=1))
+
+    assert [] == found
+    assert WINDOW == len(asked)
+
+
+def test_backend_finds_the_one_that_is_done_behind_tasks_that_never_end(asked: list[str]) -> None:
+    id, meta = next(Backend(app).get_many([f"{n}" for n in range(1000)], timeout=30, interval=0.001))
+
+    assert ("700", "700") == (id, meta["result"])
+    assert len(asked) <= 1000 + WINDOW
 
 
 RAN = SimpleNamespace(task="irs.recognize", hostname="irs@a")
