@@ -224,7 +224,8 @@ class Engine:
 
     def _decoded(self, body: bytes, options: Options) -> Decoded:
         preprocess = self.model.preprocess
-        image = decode(body, self.limits, side_px=max(preprocess.resize, options.thumbnail))
+        # The thumbnail makes do with what the model needs: asking for one must not change a label.
+        image = decode(body, self.limits, side_px=preprocess.resize)
         small = thumbnail(image, options.thumbnail) if options.thumbnail else None
         return Decoded(fit(image, preprocess), small)
 

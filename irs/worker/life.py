@@ -22,7 +22,7 @@ from celery.worker import state as worker_state
 
 from irs import broker
 from irs.cloud import Cloud, get_cloud
-from irs.errors import IrsError, ModelError, SetupError
+from irs.errors import IrsError, MissingExtra, ModelError, SetupError
 from irs.records import Beat, Phase, beat_key
 from irs.worker.engine import Engine
 
@@ -48,8 +48,10 @@ def load_engine(cloud: Cloud) -> Engine:
     if not cloud.settings.model:
         raise ModelError("No model is named: set IRS_MODEL to a model directory or a torchvision architecture.")
     cloud.queue_url(cloud.settings.requests_queue)
-    from irs.models import open_model
-
+    try:
+        from irs.models import open_model
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"A worker needs the package {error.name}: install irs[worker].") from None
     model = open_model(cloud.settings.model)
     import torch
 
