@@ -1,0 +1,45 @@
+"""Fixtures of the ring that runs on the embedded cloud, and on moto as the second opinion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from awsclients import Aws, clients
+
+from irs.local import EmbeddedCloud, start_embedded_cloud
+
+
+@pytest.fixture
+def aws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """One implementation of AWS, by parameter: ``embedded`` or ``moto``."""
+    if getattr(request, "param", "embedded") == "embedded":
+        running: EmbeddedCloud = request.getfixturevalue("embedded")
+        for variable, value in running.environment.items():
+            monkeypatch.setenv(variable, value)
+        yield clients(running.endpoint)
+        return
+    from moto import mock_aws
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield clients()
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., EmbeddedCloud]]:
+    """Start embedded clouds of one's own on ``tmp_path/home``; their keys go into the environment."""
+    started: list[EmbeddedCloud] = []
+
+    def begin(home: Path = tmp_path / "home", **options: Any) -> EmbeddedCloud:
+        running = start_embedded_cloud(home, die_with_thread=False, **options)
+        started.append(running)
+        os.environ.update(running.environment)
+        return running
+
+    yield begin
+    for running in started:
+        running.stop()
