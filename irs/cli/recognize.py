@@ -27,7 +27,10 @@ class Form(Enum):
 def recognize(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, s3://bucket/key, or - for an image on standard input.", show_default=False),
+        typer.Argument(
+            help="Files, folders (without what is named as no picture), s3://bucket/key, or - for standard input.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One record a line, as they come.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line an image, in the given order.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -49,7 +50,10 @@ class Source:
 
 
 def sources(images: Images, limit_bytes: int) -> Iterator[Source]:
-    """Yield each image once, in the given order; folders are walked by sorted name, hidden files left out.
+    """Yield each image once, in the given order; folders are walked by sorted name.
+
+    Of a folder, hidden files and files named as something else than pictures (``labels.csv``) are left out; a file
+    that is named itself is always handed in, and told by its content.
 
     Open files are read here, up to just above ``limit_bytes``, since their owner may close them after.
 
@@ -84,10 +88,15 @@ def _of_path(path: Path) -> Iterator[Source]:
         # A folder that may not be read is told as an image that may not: nothing is left out in silence.
         shut = [error.filename for error in closed]
         closed.clear()
-        for found in (*map(Path, shut), *(Path(folder, name) for name in sorted(files) if not name.startswith("."))):
+        for found in (*map(Path, shut), *(Path(folder, name) for name in sorted(files) if _may_be_picture(name))):
             # With its folders: a walk meets one name many times.
             yield Source(found.relative_to(path).as_posix(), path=found)
     yield from (Source(os.path.basename(error.filename), path=Path(error.filename)) for error in closed)
+
+
+def _may_be_picture(name: str) -> bool:
+    kind, _ = mimetypes.guess_type(name)
+    return not name.startswith(".") and (kind is None or kind.startswith("image/"))
 
 
 def _name_of(image: object) -> str:

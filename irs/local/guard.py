@@ -10,7 +10,8 @@ import asyncio
 import hmac
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from irs.local.home import Endpoint
@@ -22,6 +23,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH_PATH = "/_ministack/health"
+#: How many calls of each action were let in since the start: what the benchmark counts requests by.
+COUNTS_PATH = "/_irs/requests"
 
 _CREDENTIAL = re.compile(rb"Credential=([^/,\s]+)/")
 _FORM = b"application/x-www-form-urlencoded"
@@ -35,6 +38,7 @@ class Guard:
 
     def __init__(self, app: App, endpoint: Endpoint) -> None:
         self._app = app
+        self._requests: Counter[str] = Counter()
         self._access_key = endpoint.access_key_id.encode()
         self._hosts = {f"{name}:{endpoint.port}".encode() for name in ("127.0.0.1", "localhost")}
         self._origins = {b"http://" + host for host in self._hosts}
@@ -47,7 +51,12 @@ class Guard:
         headers = dict(scope["headers"])
         if reason := self._refusal(scope["path"], headers):
             await _answer(send, reason, headers)
-        elif _may_wait(headers):
+            return
+        if scope["path"] == COUNTS_PATH:
+            await _send(send, 200, json.dumps(self._requests).encode(), b"application/json")
+            return
+        self._requests[_action(scope, headers)] += 1
+        if _may_wait(headers):
             await self._until_gone(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -60,7 +69,7 @@ class Guard:
             return "Web pages of other origins may not call the embedded cloud."
         if path == HEALTH_PATH:
             return None
-        if path.startswith("/_"):
+        if path.startswith("/_") and path != COUNTS_PATH:
             return f"{path} is closed: the embedded cloud offers its health alone."
         # The header alone: the emulator checks neither expiry nor signature of a presigned address.
         found = _CREDENTIAL.search(headers.get(b"authorization", b""))
@@ -99,18 +108,25 @@ def _may_wait(headers: dict[bytes, bytes]) -> bool:
     return headers.get(b"x-amz-target", b"").endswith(b".ReceiveMessage") or headers.get(b"content-type", b"").startswith(_FORM)
 
 
+def _action(scope: Scope, headers: dict[bytes, bytes]) -> str:
+    """Return what a request asks for: ``ReceiveMessage``, or for S3 ``PUT object``, ``GET bucket``."""
+    if target := headers.get(b"x-amz-target"):
+        return target.decode("latin-1").rpartition(".")[2]
+    _, _, key = scope["path"].lstrip("/").partition("/")
+    return f"{scope['method']} {'object' if key else 'bucket'}"
+
+
 async def _answer(send: Send, reason: str, headers: dict[bytes, bytes]) -> None:
     if b"x-amz-target" in headers:
         kind, body = b"application/x-amz-json-1.0", json.dumps({"__type": "AccessDenied", "message": reason}).encode()
     else:
         kind = b"application/xml"
         body = f"<Error><Code>AccessDenied</Code><Message>{reason}</Message></Error>".encode()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 403,
-            # The body of a refused request is left unread, so the connection cannot be used again.
-            "headers": [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")],
-        }
-    )
+    # The body of a refused request is left unread, so the connection cannot be used again.
+    await _send(send, 403, body, kind, [(b"connection", b"close")])
+
+
+async def _send(send: Send, status: int, body: bytes, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

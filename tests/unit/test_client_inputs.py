@@ -55,6 +55,14 @@ def test_folder_is_walked_in_an_order_that_does_not_change(tmp_path: Path) -> No
     assert names(tmp_path) == names([tmp_path])
 
 
+def test_folder_leaves_out_files_named_as_something_else_than_pictures(tmp_path: Path) -> None:
+    for name in ("labels.csv", "readme.txt", "a.jpg", "b.HEIC", "no-ending", "c.odd"):
+        (tmp_path / name).write_bytes(b"x")
+
+    assert ["a.jpg", "b.HEIC", "c.odd", "no-ending"] == names(tmp_path)
+    assert ["labels.csv"] == names(tmp_path / "labels.csv")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "shut").mkdir(mode=0)
