@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from irs.local.home import Endpoint
@@ -25,6 +29,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEALTH_PATH = "/_ministack/health"
 #: How many calls of each action were let in since the start: what the benchmark counts requests by.
 COUNTS_PATH = "/_irs/requests"
+
+#: Whether the caller of the request at hand has hung up; asked before messages are taken out for it.
+caller_has_left: ContextVar[Callable[[], bool]] = ContextVar("caller_has_left", default=lambda: False)
 
 _CREDENTIAL = re.compile(rb"Credential=([^/,\s]+)/")
 _FORM = b"application/x-www-form-urlencoded"
@@ -91,6 +98,7 @@ class Guard:
         async def replay() -> Message:
             return whole.pop() if whole else await asyncio.Future()
 
+        caller_has_left.set(partial(_is_closed, getattr(getattr(receive, "__self__", None), "transport", None)))
         work = asyncio.ensure_future(self._app(scope, replay, send))
         gone = asyncio.ensure_future(receive())
         try:
@@ -101,6 +109,22 @@ class Guard:
                 work.cancel()
         if not work.cancelled():
             await asyncio.gather(work, return_exceptions=gone.done())
+
+
+def _is_closed(transport: asyncio.Transport | None) -> bool:
+    """Whether the other end has closed, as the kernel knows it: the event loop reads it only later.
+
+    A caller may send its request and hang up before the request is even read.
+    """
+    if transport is None or transport.is_closing():
+        return transport is not None
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as probe:
+        try:
+            return probe.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 def _may_wait(headers: dict[bytes, bytes]) -> bool:

@@ -21,6 +21,8 @@ from typing import Any
 from ministack.core.responses import new_uuid
 from ministack.services import sqs
 
+from irs.local.guard import caller_has_left
+
 Data = dict[str, Any]
 Queue = dict[str, Any]
 Handler = Callable[[Data, str], Any]
@@ -87,7 +89,7 @@ class Polls:
         wait_s = int(asked if asked is not None else queue["attributes"].get("ReceiveMessageWaitTimeSeconds", "0"))
         end = time.time() + wait_s
         once = {**data, "WaitTimeSeconds": 0}
-        while not self._is_stopping:
+        while not self._is_stopping and not caller_has_left.get()():
             found: Data = await self._take(once, url)
             left_s = end - time.time()
             if found or left_s <= 0:
