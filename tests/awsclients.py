@@ -63,4 +63,6 @@ class Aws:
 def clients(endpoint: str | None = None) -> Aws:
     """Clients of ``endpoint`` with the keys of the environment; one try a call, so that each answer is seen."""
     config = Config(retries={"total_max_attempts": 1}, read_timeout=30, max_pool_connections=64, s3={"addressing_style": "path"})
-    return Aws(*(boto3.client(name, endpoint_url=endpoint, config=config) for name in ("s3", "sqs", "sns")))
+    # Not the default session: it keeps the keys of whoever came first.
+    session = boto3.Session()
+    return Aws(*(session.client(name, endpoint_url=endpoint, config=config) for name in ("s3", "sqs", "sns")))
