@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
+from xml.sax.saxutils import escape
 
 from irs.local.home import Endpoint
 
@@ -145,7 +146,10 @@ async def _answer(send: Send, reason: str, headers: dict[bytes, bytes]) -> None:
         kind, body = b"application/x-amz-json-1.0", json.dumps({"__type": "AccessDenied", "message": reason}).encode()
     else:
         kind = b"application/xml"
-        body = f"<Error><Code>AccessDenied</Code><Message>{reason}</Message></Error>".encode()
+        error = f"<Error><Code>AccessDenied</Code><Message>{escape(reason)}</Message></Error>"
+        # S3 answers with the error alone, the form protocol of the others with a cover around it.
+        is_form = headers.get(b"content-type", b"").startswith(_FORM)
+        body = (f"<ErrorResponse>{error}</ErrorResponse>" if is_form else error).encode()
     # The body of a refused request is left unread, so the connection cannot be used again.
     await _send(send, 403, body, kind, [(b"connection", b"close")])
 

@@ -44,7 +44,7 @@ def provision(cloud: Cloud, *, dry_run: bool = False) -> list[Change]:
     except NoCredentialsError:
         raise Unreachable("No AWS credentials were found: set a key pair, a profile or a role.") from None
     except ClientError as error:
-        raise _sentence(error.response["Error"], error.operation_name, doing) from None
+        raise _sentence(error.response.get("Error", {}), error.operation_name, doing) from None
     except BotoCoreError as error:
         raise Unreachable(f"{place} cannot be reached (for {doing}): {error}") from None
     return ledger.changes
@@ -76,7 +76,8 @@ def _steps(cloud: Cloud, ledger: Ledger) -> Iterator[tuple[str, Callable[[], Non
 
 
 def _sentence(fault: dict[str, str], operation: str, doing: str) -> SetupError:
-    code, said = fault["Code"], (fault.get("Message") or "no reason given").rstrip(".")
+    # What is no AWS may answer without either.
+    code, said = fault.get("Code", "no code"), (fault.get("Message") or "no reason given").rstrip(".")
     if code == "BucketAlreadyExists":
         return SetupError(f"{doing} belongs to somebody else, and names are global: set another IRS_STACK or bucket name.")
     if code in _BAD_CREDENTIALS:

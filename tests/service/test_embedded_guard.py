@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from awsclients import Aws
+from awsclients import Aws, clients
+from botocore.exceptions import ClientError
 from rawhttp import ask, authorization
 
 from irs.local import EmbeddedCloud
@@ -84,11 +85,15 @@ def test_health_is_told_to_anybody_on_this_machine(embedded: EmbeddedCloud) -> N
     assert 200 == ask(embedded, "GET", "/_ministack/health")[0]
 
 
-def test_a_refusal_reaches_a_boto3_caller_as_one_sentence(embedded: EmbeddedCloud, aws: Aws) -> None:
-    from botocore.exceptions import ClientError
+@pytest.mark.parametrize("service", ["s3", "sqs", "sns"])
+def test_a_refusal_reaches_a_boto3_caller_as_one_sentence(
+    embedded: EmbeddedCloud, aws: Aws, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+    stranger = clients(embedded.endpoint)
+    calls = {"s3": stranger.s3.list_buckets, "sqs": stranger.sqs.list_queues, "sns": stranger.sns.list_topics}
 
-    aws.sqs._request_signer._credentials.access_key = "AKIAOTHER"
-    with pytest.raises(ClientError, match="irs up") as refused:
-        aws.sqs.list_queues()
+    with pytest.raises(ClientError, match="start the program by `irs up") as refused:
+        calls[service]()
 
     assert "AccessDenied" == refused.value.response["Error"]["Code"]

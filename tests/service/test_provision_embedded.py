@@ -1,0 +1,89 @@
+"""Provisioning on the embedded cloud: what was made works together, and stays as it is."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from waiting import eventually
+
+from irs.cloud import Cloud
+from irs.errors import SetupError, Unreachable
+from irs.provision import Change, provision
+from irs.settings import read_settings
+
+
+def test_a_stack_that_stands_is_kept_in_all_its_parts(cloud: Cloud) -> None:
+    changes = provision(cloud)
+
+    assert 8 == len(changes)
+    assert {("kept", "")} == {(change.action, change.detail) for change in changes}
+
+
+def test_provision_run_by_many_at_once_makes_one_stack(stack: str) -> None:
+    done: list[list[Change]] = []
+    threads = [threading.Thread(target=lambda: done.append(provision(Cloud(read_settings())))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert 4 == len(done)
+    assert {"kept"} == {change.action for change in provision(Cloud(read_settings()))}
+
+
+def test_a_task_received_too_often_reaches_the_dead_letter_queue_of_its_stack(cloud: Cloud) -> None:
+    settings, sqs = cloud.settings, cloud.sqs()
+    requests, dead = cloud.queue_url(settings.requests_queue), cloud.queue_url(settings.requests_dead_queue)
+    sqs.send_message(QueueUrl=requests, MessageBody="poison")
+
+    for receive in range(settings.max_receives):
+        got = sqs.receive_message(QueueUrl=requests, VisibilityTimeout=0, WaitTimeSeconds=1)
+        assert got.get("Messages"), receive
+    sqs.receive_message(QueueUrl=requests, WaitTimeSeconds=0)
+
+    moved = eventually(lambda: sqs.receive_message(QueueUrl=dead, WaitTimeSeconds=1).get("Messages"))
+    assert ["poison"] == [message["Body"] for message in moved]
+
+
+def test_a_queue_made_by_hand_with_other_settings_is_corrected_and_keeps_its_messages(stack: str) -> None:
+    cloud = Cloud(read_settings())
+    url = cloud.sqs().create_queue(QueueName=cloud.settings.requests_queue, Attributes={"VisibilityTimeout": "5"})["QueueUrl"]
+    cloud.sqs().send_message(QueueUrl=url, MessageBody="kept")
+
+    changes = {change.resource: change for change in provision(cloud)}
+
+    assert "changed" == changes[f"queue {stack}-requests"].action
+    assert "VisibilityTimeout" in changes[f"queue {stack}-requests"].detail
+    assert ["kept"] == [message["Body"] for message in cloud.sqs().receive_message(QueueUrl=url)["Messages"]]
+
+
+def test_a_dry_run_makes_nothing_in_an_empty_stack(stack: str) -> None:
+    cloud = Cloud(read_settings())
+
+    changes = provision(cloud, dry_run=True)
+
+    assert {"would create"} == {change.action for change in changes}
+    assert [] == cloud.sqs().list_queues(QueueNamePrefix=stack).get("QueueUrls", [])
+
+
+def test_a_foreign_key_is_told_in_one_sentence(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFOREIGN")
+
+    with pytest.raises(SetupError) as told:
+        provision(Cloud(read_settings()))
+
+    assert Unreachable is type(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_objects_and_news_pass_through_what_was_made(cloud: Cloud) -> None:
+    """irs.cloud's own clients (obstore for objects, boto3 for queues) on a stack that provisioning made."""
+    assert cloud.output.put("jobs/a/000000.json", b"{}", content_type="application/json", create=True)
+    assert not cloud.output.put("jobs/a/000000.json", b"{1}", content_type="application/json", create=True)
+    cloud.output.put("jobs/a/000001.json", b"{}", content_type="application/json")
+
+    listed = [item.key for item in cloud.output.list("jobs/a/", after="jobs/a/000000.json")]
+
+    assert ["jobs/a/000001.json"] == listed
+    assert b"{}" == cloud.output.get("jobs/a/000000.json")
