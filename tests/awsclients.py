@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import boto3
 from botocore.config import Config
@@ -19,6 +19,9 @@ class Aws:
     sns: Any
     _used: int = field(default=0)
     _prefix: str = field(default_factory=lambda: f"t-{secrets.token_hex(4)}")
+
+    def with_new_names(self) -> Self:
+        return type(self)(self.s3, self.sqs, self.sns)
 
     def name(self) -> str:
         self._used += 1
