@@ -25,13 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from irs.errors import SetupError
 from irs.local.emulator import TESTED_VERSION, enter_emulator_environment, load_services, require_emulator
-from irs.local.home import Endpoint, Home
+from irs.local.home import RC_IN_USE, Endpoint, Home
 
 if TYPE_CHECKING:
     from irs.local.sqs import Polls
-
-#: Exit code: another embedded cloud holds this home.
-RC_IN_USE = 75
 
 _PR_SET_PDEATHSIG = 1
 _GRACEFUL_SECONDS = 5

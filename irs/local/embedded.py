@@ -16,11 +16,11 @@ from typing import Self
 
 from irs.errors import SetupError
 from irs.local.emulator import require_emulator
-from irs.local.home import Endpoint, Home
+from irs.local.guard import HEALTH_PATH
+from irs.local.home import RC_IN_USE, Endpoint, Home
 
 START_SECONDS = 20.0
 STOP_SECONDS = 8.0
-_RC_IN_USE = 75
 _LOG_LINES = 20
 _LOG_BYTES = 2**20
 
@@ -110,7 +110,7 @@ def _find_running(home: Home) -> EmbeddedCloud | None:
         return None
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{endpoint.url}/_ministack/health", timeout=2):
+        with opener.open(endpoint.url + HEALTH_PATH, timeout=2):
             pass
     except OSError:
         return None
@@ -145,7 +145,7 @@ def _start(home: Home, *, region: str, port: int, die_with_thread: bool, end: fl
         raise
     if not said.get("ready"):
         cloud.stop()
-        if process.returncode == _RC_IN_USE:
+        if process.returncode == RC_IN_USE:
             return None
         raise SetupError(str(said.get("error") or _post_mortem(home, log_start, process.returncode)))
     endpoint = home.read_endpoint()

@@ -24,6 +24,10 @@ from typing import Self
 from irs.errors import SetupError
 
 
+#: Exit code of a child that finds another one on its home.
+RC_IN_USE = 75
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where the embedded cloud of a home listens, and the keys it knows.
