@@ -23,7 +23,6 @@ from typing import Self
 
 from irs.errors import SetupError
 
-
 #: Exit code of a child that finds another one on its home.
 RC_IN_USE = 75
 
