@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from irs.cli.outcome import answer, note
+from irs.cli.outcome import answer, end_at_once, note
 from irs.cli.tables import show_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def worker(
     model: Annotated[
         str | None, typer.Option(help="Model directory or torchvision architecture; else IRS_MODEL.", show_default=False)
     ] = None,
-    json_logs: Annotated[bool, typer.Option("--json-logs", envvar="IRS_LOG_JSON", help="Log lines as JSON.")] = False,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log lines as JSON; else IRS_LOG_JSON.")] = False,
 ) -> None:
     """Run one worker until SIGTERM or Ctrl-C, which drain it."""
     if model is not None:
@@ -43,10 +43,10 @@ def worker(
     require_worker_extra("irs worker")
     # Asked here, not by the worker alone, so that a missing queue has its own exit code.
     cloud.queue_url(cloud.settings.requests_queue)
-    set_up_logging(as_json=json_logs)
+    set_up_logging(as_json=json_logs or cloud.settings.log_json)
     # A receiver, if only an empty one, keeps Celery from setting up its own.
     setup_logging.connect(lambda **_: None, weak=False)
-    raise typer.Exit(run(cloud.settings))
+    end_at_once(run(cloud.settings))
 
 
 def status(as_json: AsJson = False) -> None:

@@ -16,11 +16,9 @@ from irs.errors import QueueUnavailable
 from irs.results import RecordStore
 
 #: Long enough to walk through the queue; given back at the end.
-LOOK_S = 60
-#: A short poll of AWS asks some of its servers only: a second's wait asks all.
+LOOK_S = 300
+#: A poll without a wait asks some of AWS's servers only; with one it asks all, so an empty answer is the end.
 WAIT_S = 1
-#: One empty answer may be a server that was missed.
-EMPTY_ANSWERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +105,7 @@ class _Queue:
 
     def receive(self) -> Iterator[_Received]:
         seen: set[str] = set()
-        empty = 0
-        while empty < EMPTY_ANSWERS:
+        while True:
             messages = self._call(
                 "receive_message",
                 QueueUrl=self._dead,
@@ -121,7 +118,8 @@ class _Queue:
             self._held |= {message["MessageId"]: message["ReceiptHandle"] for message in messages}
             fresh = [message for message in messages if message["MessageId"] not in seen]
             seen |= {message["MessageId"] for message in fresh}
-            empty = 0 if fresh else empty + 1
+            if not fresh:
+                return
             for message in fresh:
                 yield _Received(self._with_code(read_letter(message)), message)
 

@@ -101,3 +101,7 @@ def test_the_last_words_are_the_last_critical_sentence(form: str, request: pytes
 )
 def test_the_last_words_without_a_critical_line_are_the_last_line(text: str, words: str) -> None:
     assert words == last_words(text)
+
+
+def test_a_log_that_ends_in_half_a_json_line_still_has_last_words() -> None:
+    assert '{"level": "CRIT' == last_words('{"level": "INFO", "event": "e"}\n{"level": "CRIT')

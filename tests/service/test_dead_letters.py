@@ -1,0 +1,163 @@
+"""The dead-letter queue on the embedded cloud: listed without taking, moved back on request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from waiting import eventually
+
+from irs import records
+from irs.client.sender import ImageTask, send_tasks
+from irs.cloud import Cloud
+from irs.errors import MissingResource
+from irs.monitoring.dead_letters import DeadLetter, list_dead_letters, read_letter, redrive
+from irs.monitoring.status import count_queue
+from irs.records import Fault, ImageFacts, Options, Record
+from irs.results import RecordStore
+
+JOB = "01hzxw5x9v8k7n6m5j4h3g2f1e"
+
+
+def die(cloud: Cloud, *bodies: str, **arguments: Any) -> None:
+    """Put messages where SQS moves what was received too often."""
+    url = cloud.queue_url(cloud.settings.requests_dead_queue)
+    for body in bodies:
+        cloud.sqs().send_message(QueueUrl=url, MessageBody=body, **arguments)
+
+
+def die_as_sent(cloud: Cloud, *numbers: int) -> None:
+    """The same with messages as the client sends them."""
+    # Tasks go to the queue of the settings: for once that is the one of the dead.
+    dead = cloud.settings.model_copy(update={"requests_queue": cloud.settings.requests_dead_queue})
+    tasks = [ImageTask(JOB, number, f"jobs/{JOB}/{number:06d}/a.png", f"ä {number}.png") for number in numbers]
+    send_tasks(Cloud(dead), tasks, Options())
+
+
+def fail(cloud: Cloud, number: int, code: str) -> str:
+    """Store a failed record, as the worker does at the last receive."""
+    task_id = records.task_id(JOB, number)
+    facts = ImageFacts(name="a", key="k")
+    RecordStore(cloud).put(Record(task_id=task_id, status="failed", image=facts, error=Fault(code=code, message="why")))
+    return task_id
+
+
+def depth(cloud: Cloud, *, dead: bool) -> tuple[int, int]:
+    counts = count_queue(cloud, cloud.settings.requests_dead_queue if dead else cloud.settings.requests_queue)
+    return counts.visible, counts.in_flight
+
+
+def test_a_letter_tells_which_image_it_was_and_why_it_failed(cloud: Cloud) -> None:
+    die_as_sent(cloud, 7)
+    fail(cloud, 7, "internal")
+
+    (letter,) = list_dead_letters(cloud)
+
+    assert (f"{JOB}.000007", "irs.recognize", f"jobs/{JOB}/000007/a.png", "ä 7.png", "internal") == (
+        letter.task_id,
+        letter.task,
+        letter.image,
+        letter.name,
+        letter.code,
+    )
+    assert letter.sent is not None
+
+
+def test_listing_leaves_every_message_where_and_as_visible_as_it_was(cloud: Cloud) -> None:
+    die_as_sent(cloud, *range(23))
+
+    first, second = list_dead_letters(cloud), list_dead_letters(cloud)
+
+    assert 23 == len({letter.task_id for letter in first}) == len(first)
+    assert {letter.task_id for letter in first} == {letter.task_id for letter in second}
+    assert (23, 0) == depth(cloud, dead=True)
+
+
+def test_listing_shows_no_more_than_its_limit_and_hides_nothing(cloud: Cloud) -> None:
+    die_as_sent(cloud, *range(15))
+
+    assert 4 == len(list_dead_letters(cloud, limit=4))
+    assert (15, 0) == depth(cloud, dead=True)
+
+
+@pytest.mark.parametrize("body", ["", "{}", "[]", "null", "no json", '{"headers": 3}', '{"headers": {"id": 3}, "body": "[]"}'])
+def test_a_message_that_is_none_of_celerys_is_listed_too(body: str) -> None:
+    assert DeadLetter(message_id="m") == read_letter({"MessageId": "m", "Body": body})
+
+
+def test_redrive_moves_all_back_as_they_were_and_removes_their_failed_records(cloud: Cloud) -> None:
+    die_as_sent(cloud, *range(12))
+    failed = fail(cloud, 3, "internal")
+
+    moved = redrive(cloud)
+
+    assert 12 == len(moved)
+    assert ((0, 0), (12, 0)) == (depth(cloud, dead=True), depth(cloud, dead=False))
+    assert RecordStore(cloud).find(failed) is None
+    got = cloud.sqs().receive_message(QueueUrl=cloud.queue_url(cloud.settings.requests_queue), MaxNumberOfMessages=1)
+    body = json.loads(got["Messages"][0]["Body"])
+    assert "irs.recognize" == body["headers"]["task"]
+
+
+def test_redrive_of_one_code_leaves_the_others_and_their_records(cloud: Cloud) -> None:
+    die_as_sent(cloud, 1, 2, 3)
+    fail(cloud, 1, "internal")
+    kept = fail(cloud, 2, "poisoned")
+
+    moved = redrive(cloud, code="internal")
+
+    assert [records.task_id(JOB, 1)] == [letter.task_id for letter in moved]
+    assert ((2, 0), (1, 0)) == (depth(cloud, dead=True), depth(cloud, dead=False))
+    assert RecordStore(cloud).find(kept) is not None
+
+
+def test_redrive_never_removes_a_record_that_has_labels(cloud: Cloud) -> None:
+    die_as_sent(cloud, 5)
+    task_id = records.task_id(JOB, 5)
+    RecordStore(cloud).put(Record(task_id=task_id, status="ok", image=ImageFacts(name="a", key="k")))
+
+    redrive(cloud)
+
+    record = RecordStore(cloud).find(task_id)
+    assert record is not None
+    assert "ok" == record.status
+
+
+def test_redrive_keeps_a_message_that_nobody_understands(cloud: Cloud) -> None:
+    die(cloud, "no json", MessageAttributes={"a": {"DataType": "String", "StringValue": "b"}})
+
+    redrive(cloud)
+
+    url = cloud.queue_url(cloud.settings.requests_queue)
+    (message,) = cloud.sqs().receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
+    assert ("no json", "b") == (message["Body"], message["MessageAttributes"]["a"]["StringValue"])
+
+
+def test_redrive_broken_off_shows_the_rest_again_at_once(cloud: Cloud) -> None:
+    die_as_sent(cloud, *range(5))
+
+    def stop(_: DeadLetter) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        redrive(cloud, on_moved=stop)
+
+    assert ((4, 0), (1, 0)) == (depth(cloud, dead=True), depth(cloud, dead=False))
+
+
+def test_redrive_without_a_request_queue_touches_nothing(cloud: Cloud) -> None:
+    die_as_sent(cloud, 1)
+    sqs = cloud.sqs()
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=cloud.settings.requests_queue)["QueueUrl"])
+
+    def is_refused() -> bool:
+        try:
+            redrive(Cloud(cloud.settings))
+        except MissingResource:
+            return True
+        return False
+
+    assert eventually(is_refused)
+    counts = count_queue(cloud, cloud.settings.requests_dead_queue)
+    assert (1, 0) == (counts.visible, counts.in_flight)
