@@ -86,6 +86,8 @@ class Settings(BaseSettings):
         -1, ge=-1, le=65535, description="port of `/healthz` and `/readyz` on 127.0.0.1; 0: a free one, -1: none"
     )
 
+    log_json: bool = Field(False, description="log lines of a worker as JSON")
+
     # How long things are kept
     input_days: int = Field(7, ge=1, description="days until images expire")
     output_days: int = Field(30, ge=1, description="days until records expire")

@@ -17,6 +17,8 @@ class _ImageTask(Task):  # type: ignore[misc]
     Request = "irs.worker.request:Request"
     # Told as an outcome, not as a fault of ours with a traceback.
     throws = (RecognitionFailed,)
+    # Celery writes out every result for events and logs: of a whole record that costs more than storing it.
+    resultrepr_maxsize = 64
     abstract = True
 
 

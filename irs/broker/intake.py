@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MOST_MESSAGES = 10
 #: How long a poll waits for room for a full receive: ten in one call cost as much as one.
-FILL_S = 0.1
+FILL_S = 0.25
 #: Finished messages that may wait for their delete before fewer new ones are taken.
 UNDELETED_ALLOWED = 50
 DELETE_THREADS = 3
@@ -63,7 +63,7 @@ class Intake:
         hub: kombu's event loop, where messages are delivered.
         deliver: delivers one message of a queue with its URL; whatever it raises hides that message with back-off.
         has_consumer: whether a queue is still consumed.
-        free: how many messages may be taken beyond those delivered; None for any number.
+        slots: how many messages may be in hand in all, and how many more now; None for any number.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Intake:
         *,
         deliver: Callable[[dict[str, Any], str, str], None],
         has_consumer: Callable[[str], bool],
-        free: Callable[[], int | None],
+        slots: Callable[[], tuple[int, int] | None],
     ) -> None:
         self.options = options
         self._cloud, self._hub = cloud, hub
-        self._deliver, self._has_consumer, self._free = deliver, has_consumer, free
+        self._deliver, self._has_consumer, self._slots = deliver, has_consumer, slots
         # One try, five seconds: what fails goes back into its batch, which tries again with back-off.
         self._sqs = cloud.client("sqs", read_seconds=5.0, attempts=1)
         self._pollers: dict[str, list[Poller]] = {}
@@ -185,12 +185,12 @@ class Intake:
             while True:
                 if self._closed.is_set() or not self._has_consumer(queue):
                     return 0
-                free = self._unreserved()
+                wanted, free = self._unreserved()
                 # One poller keeps watch over an empty queue; the others help while messages come.
                 if not switch.is_paused() and free > 0 and (number == 0 or self._is_plentiful):
                     now = time.monotonic()
                     fill_until = fill_until or now + FILL_S
-                    if free >= MOST_MESSAGES or now >= fill_until:
+                    if free >= wanted or now >= fill_until:
                         count = min(MOST_MESSAGES, free)
                         self._transit += count
                         return count
@@ -199,9 +199,11 @@ class Intake:
                     fill_until = None
                     self._changed.wait(1.0)
 
-    def _unreserved(self) -> int:
-        free = self._free()
-        return (MOST_MESSAGES if free is None else free) - self._transit - max(0, self._deletes.backlog - UNDELETED_ALLOWED)
+    def _unreserved(self) -> tuple[int, int]:
+        """Return how many messages make a full receive here, and how many there is room for."""
+        limit, free = self._slots() or (2 * MOST_MESSAGES, MOST_MESSAGES)
+        held_back = max(0, self._deletes.backlog - UNDELETED_ALLOWED)
+        return min(MOST_MESSAGES, max(1, limit // 2)), free - self._transit - held_back
 
     def _arrive(self, queue: str, url: str, messages: list[dict[str, Any]], reserved: int, asked_at: float) -> None:
         arrived = []

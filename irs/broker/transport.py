@@ -144,12 +144,13 @@ class Channel(SQS.Channel):  # type: ignore[misc]
             ),
             deliver=self._deliver,
             has_consumer=lambda queue: self.connection is not None and queue in self.connection._callbacks,
-            free=self._free,
+            slots=self._slots,
         )
 
-    def _free(self) -> int | None:
+    def _slots(self) -> tuple[int, int] | None:
         # Read from other threads than the hub's: lengths alone, never the contents.
-        return self.qos.can_consume_max_estimate()  # type: ignore[no-any-return]
+        limit = self.qos.prefetch_count
+        return (limit, self.qos.can_consume_max_estimate()) if limit else None
 
     def _deliver(self, message: dict[str, Any], queue: str, url: str) -> None:
         tag = message["ReceiptHandle"]

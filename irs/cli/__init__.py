@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from irs.cli import dead_letters, models, operate, outcome, recognize, up
+from irs.cli import bench, dead_letters, models, operate, outcome, recognize, up
 
 app = typer.Typer(
     name="irs",
@@ -28,6 +28,7 @@ app.command("recognize")(recognize.recognize)
 app.command("worker")(operate.worker)
 app.command("status")(operate.status)
 app.command("provision")(operate.provision)
+app.command("bench")(bench.bench)
 app.add_typer(models.app, name="models")
 app.add_typer(dead_letters.app, name="dlq")
 

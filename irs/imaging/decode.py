@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import ExifTags, Image, ImageChops
 
-from irs.imaging.header import Limits, damage_told, open_image
+from irs.imaging.header import Limits, Opened, damage_told, open_image
 
 WHITE = (255, 255, 255)
 #: How much longer than the wanted side a JPEG's short side stays. Measured on enlarged copies of 50 to 100 photos: at 1
@@ -38,9 +38,18 @@ def decode(body: bytes, limits: Limits, *, side_px: int | None = None) -> Image.
         NotAnImage, UnsupportedFormat: told by content, never by name.
         Damaged: the bytes end early or break off.
     """
-    format, image = open_image(body, limits)
-    with damage_told(format):
-        if side_px is not None and format == "JPEG":
+    return decode_opened(open_image(body, limits), side_px=side_px)
+
+
+def decode_opened(opened: Opened, *, side_px: int | None = None) -> Image.Image:
+    """Return the picture behind an opened file, once, as :func:`decode` does.
+
+    Raises:
+        Damaged: the bytes end early or break off.
+    """
+    image = opened.image
+    with damage_told(opened.header.format):
+        if side_px is not None and opened.header.format == "JPEG":
             image.draft("RGB", (math.ceil(side_px * _SPARE),) * 2)
         image.load()
         rgb = _to_rgb(image)

@@ -45,22 +45,27 @@ class Header:
     is_large: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A picture whose header is read and whose pixels are still to be decoded, once."""
+
+    header: Header
+    image: ImageFile.ImageFile
+
+
 def read_header(body: bytes, limits: Limits) -> Header:
-    """Return what the file claims; decodes no pixel.
+    """Return what the file claims; decodes no pixel. Raises as :func:`open_image`."""
+    return open_image(body, limits).header
+
+
+def open_image(body: bytes, limits: Limits) -> Opened:
+    """Return the picture with its header read; decodes no pixel.
 
     Raises:
         EmptyImage, TooLarge, TooManyPixels: told before anything is decoded.
         NotAnImage, UnsupportedFormat: told by content, never by name.
         Damaged: the header ends early or contradicts itself.
     """
-    format, image = open_image(body, limits)
-    width, height = image.size
-    is_shrinkable = format == "JPEG" and "progressive" not in image.info and min(image.size) >= _SHRINKABLE_SIDE_PX
-    return Header(format, width, height, is_large=width * height > LARGE_PX and not is_shrinkable)
-
-
-def open_image(body: bytes, limits: Limits) -> tuple[str, ImageFile.ImageFile]:
-    """Return the format and Pillow's opened, not yet decoded picture. Raises as :func:`read_header`."""
     if not body:
         raise EmptyImage
     if len(body) > limits.bytes:
@@ -73,7 +78,8 @@ def open_image(body: bytes, limits: Limits) -> tuple[str, ImageFile.ImageFile]:
     width, height = image.size
     if width * height > limits.pixels:
         raise TooManyPixels(width, height, limits.pixels)
-    return format, image
+    is_shrinkable = format == "JPEG" and "progressive" not in image.info and min(image.size) >= _SHRINKABLE_SIDE_PX
+    return Opened(Header(format, width, height, is_large=width * height > LARGE_PX and not is_shrinkable), image)
 
 
 @contextmanager

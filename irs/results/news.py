@@ -16,8 +16,6 @@ from irs.records import MAX_NEWS_BYTES, MAX_NEWS_RESULTS, VERSION, News, NewsIte
 
 log = logging.getLogger(__name__)
 
-#: News that come after a longer quiet than this go out at once; and no more is waited for after it.
-QUIET_S = 0.05
 TRIES = 3
 PAUSE_S = 0.5
 #: The oldest are dropped beyond it: a queue that does not answer must not fill the memory.
@@ -37,8 +35,9 @@ class _Waiting:
 class NewsSender:
     """Sends news from a thread of its own, up to 50 results and 60 KB a message.
 
-    The first after a quiet 50 ms goes at once; then they are collected for up to ``IRS_NEWS_SECONDS`` while more
-    come. What SQS does not take in three tries is dropped and logged.
+    The first goes at once if none was sent for ``IRS_NEWS_SECONDS``, so an idle service answers without delay; else
+    they are collected for up to that long, since a busy one answers a batch every 100 ms and each message costs.
+    What SQS does not take in three tries is dropped and logged.
     """
 
     def __init__(self, cloud: Cloud) -> None:
@@ -67,17 +66,17 @@ class NewsSender:
         self._thread.join(within_s)
 
     def _work(self) -> None:
-        last_at = float("-inf")
-        while batch := self._take(last_at):
-            last_at = batch[-1].added_at
+        sent_at = float("-inf")
+        while batch := self._take(sent_at):
+            sent_at = time.monotonic()
             self._send([waiting.text for waiting in batch])
 
-    def _take(self, last_at: float) -> list[_Waiting]:
+    def _take(self, sent_at: float) -> list[_Waiting]:
         """Return what one message holds as soon as it is due; nothing when it is over."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closing)
-            if self._waiting and self._waiting[0].added_at - last_at < QUIET_S:
-                self._collect(self._waiting[0].added_at + self._wait_s)
+            if self._waiting:
+                self._collect(min(self._waiting[0].added_at, sent_at) + self._wait_s)
             batch: list[_Waiting] = []
             size = _ENVELOPE_BYTES
             while self._waiting and len(batch) < MAX_NEWS_RESULTS:
@@ -88,10 +87,9 @@ class NewsSender:
             return batch
 
     def _collect(self, end: float) -> None:
-        """Wait until a message is full, no more comes, or ``end``."""
+        """Wait until a message is full, or ``end``."""
         while len(self._waiting) < MAX_NEWS_RESULTS and not self._is_closing:
-            due = min(end, self._waiting[-1].added_at + QUIET_S)
-            if (left := due - time.monotonic()) <= 0:
+            if (left := end - time.monotonic()) <= 0:
                 return
             self._changed.wait(left)
 

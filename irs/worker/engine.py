@@ -21,7 +21,7 @@ from typing import Any
 from irs import broker, records
 from irs.cloud import Bucket, Cloud
 from irs.errors import BadOptions, Forbidden, InternalError, NotFound, PassingError, RequestError, StageTimeout, TooLarge
-from irs.imaging import Limits, decode, fit, read_header, thumbnail
+from irs.imaging import Limits, Opened, decode_opened, fit, open_image, thumbnail
 from irs.models import Answers, Forward, Model
 from irs.records import Fault, ImageFacts, ModelFacts, Options, Record, Timing
 from irs.results import RecordStore
@@ -214,18 +214,19 @@ class Engine:
             draft.image = replace(draft.image, format=kept.format, width=kept.width, height=kept.height)
             draft.cached = True
             return Computed(kept.probabilities, None, 0.0, 0.0, 0.0)
-        header = read_header(body, self.limits)
+        opened = open_image(body, self.limits)
+        header = opened.header
         draft.image = replace(draft.image, format=header.format, width=header.width, height=header.height)
-        future = self._batcher.submit(lambda: self._decoded(body, options), is_large=header.is_large)
+        future = self._batcher.submit(lambda: self._decoded(opened, options), is_large=header.is_large)
         computed = self._awaited(future)
         draft.timing = replace(draft.timing, decode=computed.decode_s, batch=computed.batch_s, model=computed.model_s)
         self._cache.keep(sha256, Answered(header.format, header.width, header.height, computed.probabilities))
         return computed
 
-    def _decoded(self, body: bytes, options: Options) -> Decoded:
+    def _decoded(self, opened: Opened, options: Options) -> Decoded:
         preprocess = self.model.preprocess
         # The thumbnail makes do with what the model needs: asking for one must not change a label.
-        image = decode(body, self.limits, side_px=preprocess.resize)
+        image = decode_opened(opened, side_px=preprocess.resize)
         small = thumbnail(image, options.thumbnail) if options.thumbnail else None
         return Decoded(fit(image, preprocess), small)
 
@@ -275,19 +276,23 @@ class Engine:
             else:
                 self.failed += 1
         self._news.add(record)
-        log.info(
-            "stored",
-            extra={
-                "task_id": record.task_id,
-                "job": record.job,
-                "number": record.number,
-                "status": record.status,
-                "label": record.labels[0].label if record.labels else None,
-                "error": record.error.code if record.error else None,
-                "store_s": round(time.monotonic() - began, 4),
-                "receives": record.receives,
-            },
-        )
+        # A line an image costs as much as storing its record: told one by one only when asked for, or when it failed.
+        level = logging.INFO if record.status == "failed" else logging.DEBUG
+        if log.isEnabledFor(level):
+            log.log(
+                level,
+                "stored",
+                extra={
+                    "task_id": record.task_id,
+                    "job": record.job,
+                    "number": record.number,
+                    "status": record.status,
+                    "label": record.labels[0].label if record.labels else None,
+                    "error": record.error.code if record.error else None,
+                    "store_s": round(time.monotonic() - began, 4),
+                    "receives": record.receives,
+                },
+            )
         return record
 
     @contextmanager

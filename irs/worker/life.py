@@ -155,6 +155,15 @@ class Life:
         """Send the last news and the last beat; at most some seconds."""
         if self.engine is not None:
             self.engine.close()
+            log.info(
+                "worked",
+                extra={
+                    "completed": self.engine.completed,
+                    "failed": self.engine.failed,
+                    "mean_batch": round(self.engine.mean_batch, 2),
+                    "busy_s": round(self._busy_s, 1),
+                },
+            )
         self._say("stopped")
         self._ended.set()
         self._changed.set()

@@ -56,10 +56,10 @@ def test_folder_is_walked_in_an_order_that_does_not_change(tmp_path: Path) -> No
 
 
 def test_folder_leaves_out_files_named_as_something_else_than_pictures(tmp_path: Path) -> None:
-    for name in ("labels.csv", "readme.txt", "a.jpg", "b.HEIC", "no-ending", "c.odd"):
+    for name in ("labels.csv", "readme.txt", "a.jpg", "b.HEIC", "no-ending", "c.photo"):
         (tmp_path / name).write_bytes(b"x")
 
-    assert ["a.jpg", "b.HEIC", "c.odd", "no-ending"] == names(tmp_path)
+    assert ["a.jpg", "b.HEIC", "c.photo", "no-ending"] == names(tmp_path)
     assert ["labels.csv"] == names(tmp_path / "labels.csv")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from irs import records
 from irs.cloud import Cloud
-from irs.errors import SetupError
+from irs.errors import NotFound, SetupError
 from irs.local.bench import usage
 from irs.records import Beat
 
@@ -59,9 +59,9 @@ def running_worker(cloud: Cloud, environment: dict[str, str], log: Path) -> Iter
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("irs")), "worker"],
+            [sys.executable, "-m", "irs.cli", "worker"],
             # The photos are handed in again and again: remembered answers would be no measurement.
-            env={**environment, "IRS_INSTANCE_ID": name, "IRS_CACHE_ENTRIES": "0"},
+            env={**environment, "IRS_INSTANCE_ID": name, "IRS_CACHE_ENTRIES": "0", "IRS_LOG_JSON": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -156,8 +156,6 @@ def _receive_news(sqs: Any, url: str, job: str) -> bool:
 
 
 def _beat(cloud: Cloud, name: str) -> Beat | None:
-    from irs.errors import NotFound
-
     try:
         return Beat.from_json(cloud.output.get(records.beat_key(name)))
     except NotFound:

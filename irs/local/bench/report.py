@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+Better = Literal["higher", "lower"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -24,7 +26,7 @@ class Row:
     unit: str
     reach: float
     floor: float
-    better: Literal["higher", "lower"]
+    better: Better
     note: str = ""
 
     @property
@@ -48,9 +50,9 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def to_json(rows: Sequence[Row], machine: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that was measured."""
-    return {"machine": machine, "rows": [{**asdict(row), "verdict": row.verdict} for row in rows], "raw": raw}
+def to_json(rows: Sequence[Row], raw: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that was measured of one model."""
+    return {"rows": [{**asdict(row), "verdict": row.verdict} for row in rows], "raw": raw}
 
 
 def to_lines(rows: Sequence[Row]) -> list[list[str]]:
