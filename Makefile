@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A model directory or a torchvision architecture with cached weights: `make demo MODEL=...`
 MODEL ?=
+PHOTOS ?=
 
 .venv/.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -13,7 +14,8 @@ setup: .venv/.done
 
 # Brings the service up, recognises sample photos, and serves until Ctrl-C (ends by itself without a terminal).
 demo: setup
-	$(BIN)/irs demo $(if $(MODEL),--model $(MODEL))
+	@test -n "$(MODEL)" || { echo "make demo needs a model: make demo MODEL=DIRECTORY, or a torchvision name such as MODEL=resnet18." >&2; exit 2; }
+	$(BIN)/irs up --model "$(MODEL)" -- $(BIN)/python -m irs.cli.demo
 
 test: setup
 	$(BIN)/pytest
@@ -27,5 +29,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# PHOTOS: a folder of JPEGs. Without MODEL: resnet18 with random weights, as quick as the trained one.
 bench: setup
-	$(BIN)/irs bench $(if $(MODEL),--model $(MODEL))
+	@test -n "$(PHOTOS)" || { echo "make bench needs photos: make bench PHOTOS=FOLDER." >&2; exit 2; }
+	$(BIN)/irs bench "$(PHOTOS)" $(if $(MODEL),--model "$(MODEL)")

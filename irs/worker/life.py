@@ -196,6 +196,8 @@ class Life:
         while True:
             self._changed.wait(LOOK_S)
             self._changed.clear()
+            # Asked before the phase is read: the end may come while an earlier beat is on its way.
+            is_last = self._ended.is_set()
             now_s = time.monotonic()
             busy = bool(self.engine and self.engine.busy_slots)
             self._busy_s += (now_s - seen_s) if busy else 0.0
@@ -204,7 +206,7 @@ class Life:
             if phase != said or now_s - last_s >= (BUSY_BEAT_S if busy else IDLE_BEAT_S):
                 self._store(phase, busy=busy)
                 said, last_s = phase, now_s
-            if self._ended.is_set():
+            if is_last:
                 return
             if self._beat.phase == "ready" and broker.health().stuck:
                 self._give_up()

@@ -6,16 +6,22 @@ import sys
 import threading
 from importlib.resources import files
 
-from irs import Client
-from irs.errors import MissingExtra
-from irs.settings import get_settings
+from irs.cli import outcome
 
 #: Pictures of scikit-image that are CC0 and lie in its wheel.
 SAMPLES = {"cat": "chelsea.png", "coffee": "coffee.png", "rocket": "rocket.jpg", "motorcycle": "motorcycle_left.png"}
 
 
-def main() -> None:
-    """Print the labels of the samples; then, on a terminal, wait for Ctrl-C."""
+def demo() -> None:
+    """Write the labels of the samples; then, on a terminal, wait for Ctrl-C.
+
+    Raises:
+        MissingExtra: scikit-image is not installed.
+    """
+    from irs import Client
+    from irs.errors import MissingExtra
+    from irs.settings import get_settings
+
     try:
         folder = files("skimage") / "data"
     except ModuleNotFoundError:
@@ -23,17 +29,14 @@ def main() -> None:
     job = Client().recognize([str(folder / file) for file in SAMPLES.values()])
     for kind, record in zip(SAMPLES, job.in_order(), strict=True):
         said = ", ".join(f"{label.label} {label.confidence:.0%}" for label in record.labels[:3])
-        print(f"{kind:>10}: {said or record.error}")  # noqa: T201 (this is the demonstration's answer)
+        outcome.answer(f"{kind:>10}: {said or record.error}")
     settings = get_settings()
-    print(f"\nS3, SQS and SNS answer at {settings.endpoint_url}; records lie in s3://{settings.output_bucket}/jobs/{job.id}/")  # noqa: T201
+    outcome.answer(f"Records: s3://{settings.output_bucket}/jobs/{job.id}/ at {settings.endpoint_url}")
     if not sys.stdout.isatty():
         return
-    print("Try it: .venv/bin/irs recognize PHOTO… in another terminal. Ctrl-C ends all.")  # noqa: T201
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+    outcome.answer("In another terminal: .venv/bin/irs recognize PHOTO...   .venv/bin/irs status   Ctrl-C here ends all.")
+    threading.Event().wait()
 
 
 if __name__ == "__main__":
-    main()
+    outcome.end(demo)
