@@ -138,6 +138,9 @@ class Batcher:
         return items, False
 
     def _decoded(self, item: _Item) -> bool:
+        # From here on it cannot be cancelled: an answer to a cancelled future would end this thread.
+        if not item.future.set_running_or_notify_cancel():
+            return False
         began = time.monotonic()
         try:
             item.decoded = item.decode()

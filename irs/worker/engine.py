@@ -82,11 +82,13 @@ class Engine:
             threads=settings.compute_threads or os.cpu_count() or 1,
             wait_s=settings.batch_wait_seconds,
         )
+        # Huge pictures wait for each other, and bytes for bytes: only the lease bounds that.
+        self._patience_s = settings.max_lease_seconds * 0.8
         self._gate = StorageGate(
             lambda: next(cloud.output.list("workers/"), None),
             on_shut=broker.pause,
             on_open=broker.resume,
-            patience_s=settings.max_lease_seconds * 0.8,
+            patience_s=self._patience_s,
         )
         self._busy = 0
         self._lock = threading.Lock()
@@ -181,7 +183,7 @@ class Engine:
                 first: list[Callable[[], bytes]] = [opened.read]
             else:
                 # Not with a connection open meanwhile: it would time out.
-                self._budget.take(opened.size, within_s=self._left_s())
+                self._budget.take(opened.size, within_s=self._left_s(self._patience_s))
                 taken, first = opened.size, []
             body = self._gate.call(lambda: first.pop()() if first else bucket.get(key))
         except BaseException:
@@ -218,7 +220,7 @@ class Engine:
         header = opened.header
         draft.image = replace(draft.image, format=header.format, width=header.width, height=header.height)
         future = self._batcher.submit(lambda: self._decoded(opened, options), is_large=header.is_large)
-        computed = self._awaited(future)
+        computed = self._awaited(future, self._patience_s if header.is_large else self.settings.compute_seconds)
         draft.timing = replace(draft.timing, decode=computed.decode_s, batch=computed.batch_s, model=computed.model_s)
         self._cache.keep(sha256, Answered(header.format, header.width, header.height, computed.probabilities))
         return computed
@@ -230,19 +232,20 @@ class Engine:
         small = thumbnail(image, options.thumbnail) if options.thumbnail else None
         return Decoded(fit(image, preprocess), small)
 
-    def _awaited(self, future: Future[Computed]) -> Computed:
+    def _awaited(self, future: Future[Computed], within_s: float) -> Computed:
         try:
-            return future.result(timeout=self._left_s())
+            return future.result(timeout=self._left_s(within_s))
         except FutureTimeout:
             future.cancel()
-            self.last_stuck_at = time.monotonic()
-            raise StageTimeout(f"no answer from the model within {self.settings.compute_seconds:g} s") from None
+            if self._stop_at is None:
+                self.last_stuck_at = time.monotonic()
+            raise StageTimeout(f"no answer from the model within {within_s:g} s") from None
 
-    def _left_s(self) -> float:
+    def _left_s(self, within_s: float) -> float:
         """Return how long one stage may wait: less when the worker drains."""
         if self._stop_at is None:
-            return self.settings.compute_seconds
-        return min(self.settings.compute_seconds, max(0.0, self._stop_at - time.monotonic()))
+            return within_s
+        return min(within_s, max(0.0, self._stop_at - time.monotonic()))
 
     def _common(self, work: Work, draft: _Draft) -> dict[str, Any]:
         job, number = records.split_task_id(work.task_id) or (None, None)

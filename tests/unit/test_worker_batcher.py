@@ -129,3 +129,13 @@ def test_a_large_picture_is_decoded_apart_and_holds_up_no_batch(model: Model, ba
     assert not large.done()
     may_decode.set()
     assert 9 == int(large.result(LIMIT_S).probabilities[0])
+
+
+def test_a_picture_nobody_waits_for_any_more_is_passed_over_and_the_next_is_answered(model: Model, batcher: Batcher) -> None:
+    hold(model, batcher)
+    given_up, wanted = batcher.submit(picture(1)), batcher.submit(picture(2))
+    assert given_up.cancel()
+    model.may_go.set()
+
+    assert 2 == int(wanted.result(LIMIT_S).probabilities[0])
+    assert 3 == int(batcher.submit(picture(3)).result(LIMIT_S).probabilities[0])
