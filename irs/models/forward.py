@@ -61,16 +61,19 @@ class Forward:
         net = fused(model.build()).to(self._device)
         if precision == "auto":
             self.precision = "fp16" if self.device == "cuda" else "bf16" if _has_bf16() else "fp32"
-        whole = self._whole(net, model, self.precision)
         pictures = check_pixels(model)
-        if precision == "auto" and self.precision != "fp32":
+        exact = whole = self._whole(net, model, "fp32")
+        if self.precision != "fp32":
+            # A copy: the net is converted in place, and the check needs both.
+            whole = self._whole(copy.deepcopy(net), model, self.precision)
+        if precision == "auto" and whole is not exact:
             pixels = self._put(pictures)
-            exact = self._whole(net, model, "fp32")
             with torch.inference_mode():
                 why = find_disagreement(exact(pixels).cpu().numpy(), whole(pixels).cpu().numpy())
             if why:
                 log.warning("precision_kept", extra={"precision": "fp32", "reason": f"{self.precision}: {why}"})
                 self.precision, whole = "fp32", exact
+        del net, exact
         self._run: nn.Module = frozen(whole, self._put(np.resize(pictures, (self.sizes[0], *pictures.shape[1:]))))
 
     def warm(self) -> None:
@@ -86,8 +89,7 @@ class Forward:
         return answer
 
     def _whole(self, net: nn.Module, model: Model, precision: str) -> Whole:
-        # A copy: the check needs both precisions, and the net is converted in place.
-        whole = Whole(copy.deepcopy(net), model.preprocess, model.temperature, _DTYPES[precision])
+        whole = Whole(net, model.preprocess, model.temperature, _DTYPES[precision])
         return whole.to(self._device).eval()
 
     def _put(self, pixels: Pixels) -> torch.Tensor:
