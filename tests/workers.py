@@ -134,9 +134,8 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for one in self.started:
             one.kill()
-        if error is not None:
-            # Shown by pytest beside what went wrong.
-            print("\n".join(one.said for one in self.started))
+        # Shown by pytest beside what went wrong.
+        sys.stdout.write("\n".join(one.said for one in self.started))
 
     def start(self, *, is_awaited: bool = True, **environment: str) -> Running:
         """Start a worker, and wait until it takes messages."""

@@ -40,11 +40,12 @@ class StorageGate:
         self._open.set()
         self._closing = threading.Event()
         self._lock = threading.Lock()
+        self._refused: set[object] = set()
 
     @property
     def is_open(self) -> bool:
-        """Whether S3 answered last time it was asked."""
-        return self._open.is_set()
+        """Whether S3 answered last time it was asked, and no call waits to be made again."""
+        return self._open.is_set() and not self._refused
 
     def call(self, ask: Callable[[], T]) -> T:
         """Return ``ask()``, repeated after an outage. ``ask`` must be safe to run twice.
@@ -53,17 +54,25 @@ class StorageGate:
             StorageUnavailable: S3 stayed away for ``patience_s``, or the worker stops.
         """
         end = time.monotonic() + self._patience_s
-        while True:
-            if not self._open.wait(max(0.0, end - time.monotonic())):
-                raise StorageUnavailable(f"S3 did not answer for {self._patience_s:g} s")
-            if self._closing.is_set() and time.monotonic() >= end:
-                raise StorageUnavailable("S3 does not answer and the worker stops")
-            try:
-                return ask()
-            except StorageUnavailable as error:
-                if self._closing.is_set() or time.monotonic() >= end:
-                    raise
-                self._shut(str(error))
+        me, pause_s = object(), FIRST_PROBE_S
+        try:
+            while True:
+                if not self._open.wait(max(0.0, end - time.monotonic())):
+                    raise StorageUnavailable(f"S3 did not answer for {self._patience_s:g} s")
+                if self._closing.is_set() and time.monotonic() >= end:
+                    raise StorageUnavailable("S3 does not answer and the worker stops")
+                try:
+                    return ask()
+                except StorageUnavailable as error:
+                    if self._closing.is_set() or time.monotonic() >= end:
+                        raise
+                    self._refused.add(me)
+                    self._shut(str(error))
+                # S3 may answer the probe and yet refuse this: all writes, or one object.
+                self._closing.wait(min(pause_s * random.uniform(0.5, 1.0), max(0.0, end - time.monotonic())))  # noqa: S311
+                pause_s = min(2 * pause_s, LONGEST_PROBE_S)
+        finally:
+            self._refused.discard(me)
 
     def close(self) -> None:
         """Let waiting calls fail instead of waiting: the worker stops."""
