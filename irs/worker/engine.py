@@ -33,6 +33,9 @@ from irs.worker.gate import StorageGate
 
 log = logging.getLogger(__name__)
 
+#: S3 knows no longer key.
+MOST_KEY_BYTES = 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -123,7 +126,7 @@ class Engine:
             Exception: unexpected; nothing was stored, but at the last receive a ``failed`` record, code ``internal``.
         """
         draft = _Draft(
-            ImageFacts(name=work.name, key=work.image),
+            ImageFacts(name=None if work.name is None else _readable(work.name), key=_readable(work.image)),
             Timing(submitted=work.sent_at, queued=max(0.0, time.time() - work.sent_at) if work.sent_at else None),
         )
         self.last_queued_s = draft.timing.queued
@@ -201,12 +204,13 @@ class Engine:
     def _locate(self, image: str) -> tuple[Bucket, str]:
         if not isinstance(image, str) or not image:
             raise BadOptions("image must be a key of the input bucket or s3://bucket/key")
-        if not image.startswith("s3://"):
-            return self._cloud.input, image
-        name, _, key = image.removeprefix("s3://").partition("/")
+        name, key = self.settings.input_bucket, image
+        if image.startswith("s3://"):
+            name, _, key = image.removeprefix("s3://").partition("/")
         if name not in self.settings.allowed_buckets:
             raise Forbidden(image)
-        if not key:
+        # S3 answers such a key with 400, which would look like an outage, or the client library refuses to ask.
+        if not key or key != _readable(key) or "\0" in key or len(key.encode()) > MOST_KEY_BYTES:
             raise NotFound(image)
         return self._cloud.bucket(name), key
 
@@ -264,7 +268,7 @@ class Engine:
     def _failed(self, work: Work, draft: _Draft, error: BaseException) -> Record:
         if not isinstance(error, RequestError | InternalError):
             error = InternalError(type(error).__name__)
-        fault = Fault(code=error.code, message=str(error))
+        fault = Fault(code=error.code, message=_readable(error))
         return Record(**self._common(work, draft), status="failed", error=fault)
 
     def _finish(self, record: Record) -> Record:
@@ -307,3 +311,8 @@ class Engine:
         finally:
             with self._lock:
                 self._busy -= 1
+
+
+def _readable(value: object) -> str:
+    """Return what a caller sent as text that a record can hold: names of files need not be UTF-8."""
+    return str(value).encode(errors="replace").decode()

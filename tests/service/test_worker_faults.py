@@ -96,6 +96,29 @@ def test_a_permanent_fault_is_recorded_raised_by_get_and_its_message_gone(worker
         assert (code, said) == (record.error.code, f"{record.error.code}: {record.error.message}")
 
 
+def test_whatever_a_caller_names_gets_a_record_that_can_be_read(workers: Workers) -> None:
+    workers.cloud.input.put("good", picture(1), content_type="image/jpeg")
+    workers.start(IRS_VISIBILITY_SECONDS="3")
+    own = workers.cloud.settings.input_bucket
+    odd_keys = ["k" * 1025, "ü" * 600, "a\0b", "\ud800", " ", f"s3://{own}", f"s3://{own}/"]
+    asked = [
+        *[("not_found", [key, {}]) for key in odd_keys],
+        *[("forbidden", [key, {}]) for key in ("s3://", "s3:///key")],
+        *[("bad_options", [no_key, {}]) for no_key in ("", None, 5, ["good"])],
+        ("bad_options", ["good", {"\ud800": 1}]),
+        # As Python names a file whose name is no UTF-8.
+        ("ok", ["good", {"name": "b\udcff.jpg"}]),
+        ("ok", ["good", {"name": 5}]),
+    ]
+
+    outcomes = workers.ran(CALLER, json.dumps([call for _, call in asked]))
+
+    assert [code for code, _ in asked] == [code for _, code, _ in outcomes]
+    assert ["b?.jpg", "5"] == [workers.store.get(id).image.name for id, _, _ in outcomes[-2:]]
+    eventually(workers.is_empty)
+    assert len(asked) == len(news_of(workers.cloud))
+
+
 def test_an_outage_of_s3_costs_no_image_and_at_most_one_more_receive(workers: Workers, proxy: FaultProxy) -> None:
     running = workers.start(**through(proxy.endpoint), IRS_HEALTH_PORT="0", IRS_VISIBILITY_SECONDS="3")
     assert (200, "ok") == running.readyz()
