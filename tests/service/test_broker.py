@@ -138,6 +138,8 @@ def test_a_worker_takes_messages_again_after_receives_failed(probe: Probe, mode:
     eventually(lambda: len(probe.runs()) == 5, within_s=15)
     eventually(probe.is_empty)
     assert worker.poll() is None, probe.said()
+    # A consumer that starts anew gives back messages whose tasks still run.
+    assert "Connection to broker lost" not in probe.said()
 
 
 def test_a_worker_without_slots_left_by_what_is_no_exception_goes_on(probe: Probe) -> None:
@@ -232,6 +234,35 @@ def test_a_killed_workers_messages_come_back_when_their_leases_end(probe: Probe)
 
     eventually(lambda: len(probe.runs()) == 8, within_s=20)
     eventually(probe.is_empty)
+
+
+def test_a_message_whose_task_hangs_is_left_to_others_after_its_cap(probe: Probe) -> None:
+    probe.start(IRS_VISIBILITY_SECONDS="2", IRS_MAX_LEASE_SECONDS="3", PROBE_SLOTS="1", PROBE_MULTIPLIER="1")
+    probe.send(("probe.work", [1, 600]))
+    eventually(lambda: probe.runs("start") == {"1": 1})
+    probe.start(IRS_VISIBILITY_SECONDS="2", PROBE_SLOTS="1", PROBE_MULTIPLIER="1")
+
+    eventually(lambda: probe.runs("start") == {"1": 2}, within_s=15)
+    assert "lease_capped" in probe.said()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_memory_stays_the_same_over_many_tasks(probe: Probe) -> None:
+    worker = probe.start(PROBE_SLOTS="16", PROBE_MULTIPLIER="4")
+    probe.send(*numbers(2_000))
+    eventually(lambda: probe.depth() == (0, 0), within_s=60)
+    before_mb = rss_mb(worker.pid)
+
+    probe.send(*numbers(20_000))
+
+    eventually(lambda: probe.depth() == (0, 0), within_s=240)
+    assert rss_mb(worker.pid) - before_mb < 20
+
+
+def rss_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) / 1024
 
 
 def test_a_worker_told_to_stop_finishes_what_runs_and_hands_back_the_rest(probe: Probe) -> None:
