@@ -46,7 +46,7 @@ class BatchedCalls(Generic[T]):
         self._call, self._key, self._wait_s, self._name = call, key, wait_s, name
         self._waiting: list[_Waiting[T]] = []
         self._in_flight = 0
-        self._is_closing = False
+        self._is_closing = self._is_over = False
         self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -71,6 +71,9 @@ class BatchedCalls(Generic[T]):
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
         return self.backlog
 
     def _work(self) -> None:
@@ -95,11 +98,11 @@ class BatchedCalls(Generic[T]):
             while True:
                 now = time.monotonic()
                 batch, due_at = self._next(now)
-                if batch:
+                if batch and not self._is_over:
                     self._waiting = [one for one in self._waiting if one not in batch]
                     self._in_flight += len(batch)
                     return batch
-                if self._is_closing and not self._waiting and not self._in_flight:
+                if self._is_over or (self._is_closing and not self._waiting and not self._in_flight):
                     self._changed.notify_all()
                     return []
                 self._changed.wait(None if due_at is None else max(0.0, due_at - now))

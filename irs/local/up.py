@@ -78,6 +78,7 @@ class Ground:
             return
         self._say("cloud  has ended, starts again")
         endpoint = self.embedded.endpoint
+        self.embedded.stop()
         self.embedded = _start_embedded(self.cloud.settings)
         if self.embedded.endpoint != endpoint:
             raise SetupError(f"The embedded cloud lost its address {endpoint}: another program took it. Start `irs up` again.")
