@@ -203,13 +203,16 @@ def _translated(bucket: str, key: str) -> Iterator[None]:
         yield
     except (store.NotFoundError, FileNotFoundError):
         raise NotFound(f"s3://{bucket}/{key}") from None
-    except (store.PermissionDeniedError, store.UnauthenticatedError):
-        raise Forbidden(f"s3://{bucket}/{key}") from None
+    except (store.PermissionDeniedError, store.UnauthenticatedError) as error:
+        # A 403 may also speak of the clock or the keys of this process, which pass: never of the image.
+        if "AccessDenied" in str(error):
+            raise Forbidden(f"s3://{bucket}/{key}") from None
+        raise StorageUnavailable(f"S3 refuses this process for s3://{bucket}/{key}: {first_line(error)}") from error
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status == 404:
             raise NotFound(f"s3://{bucket}/{key}") from None
-        if status in (401, 403):
+        if status in (401, 403) and error.response["Error"].get("Code") in ("AccessDenied", "403"):
             raise Forbidden(f"s3://{bucket}/{key}") from None
         raise StorageUnavailable(f"S3 does not answer for s3://{bucket}/{key}: {error}") from error
     except (store.BaseError, BotoCoreError, OSError) as error:

@@ -45,7 +45,13 @@ def recognize(self: Any, image: str, *, name: str | None = None, **options: Any)
     came = broker.delivery(self.request)
     try:
         record = engine.recognise_task(
-            task_id=self.request.id, image=image, name=name, options=options, receives=came.receives, sent_at=came.sent_at
+            task_id=self.request.id,
+            image=image,
+            name=name,
+            options=options,
+            receives=came.receives,
+            sent_at=came.sent_at,
+            received_at=came.received_at,
         )
         return record.or_raise().to_json()  # type: ignore[no-any-return]
     except RecognitionFailed:

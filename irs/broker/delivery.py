@@ -7,23 +7,27 @@ from typing import Any
 
 #: System attributes asked for with every receive.
 ATTRIBUTES = ("ApproximateReceiveCount", "SentTimestamp")
+#: Where the intake notes in a message when it was received.
+RECEIVED_AT = "irs-received-at"
 #: SQS hides a message for at most 12 hours; a task that fails again and again comes back every 15 minutes.
 LONGEST_BACKOFF_S = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One receive of a message: ``receives`` counts from 1, ``sent_at`` is in Unix seconds."""
+    """One receive of a message: ``receives`` counts from 1, ``sent_at`` in Unix seconds, ``received_at`` monotonic."""
 
     receives: int = 1
     sent_at: float | None = None
+    received_at: float | None = None
 
 
 def of_message(message: dict[str, Any]) -> Delivery:
     """Return what the attributes of a received SQS message say."""
     attributes = message.get("Attributes") or {}
     sent_ms = attributes.get("SentTimestamp")
-    return Delivery(int(attributes.get("ApproximateReceiveCount", 1)), int(sent_ms) / 1000 if sent_ms else None)
+    receives = int(attributes.get("ApproximateReceiveCount", 1))
+    return Delivery(receives, int(sent_ms) / 1000 if sent_ms else None, message.get(RECEIVED_AT))
 
 
 def delivery(request: Any) -> Delivery:

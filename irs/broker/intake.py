@@ -17,7 +17,7 @@ from typing import Any
 
 from irs.broker import switch
 from irs.broker.batches import BatchedCalls
-from irs.broker.delivery import backoff_s, of_message
+from irs.broker.delivery import RECEIVED_AT, backoff_s, of_message
 from irs.broker.leases import Lease, Leases
 from irs.broker.poller import Poller
 from irs.broker.receive import Receiver
@@ -33,6 +33,9 @@ FILL_S = 0.25
 UNDELETED_ALLOWED = 50
 DELETE_THREADS = 3
 RELEASE_WAIT_S = 0.05
+#: SQS hides a message for at most so long.
+LONGEST_HIDE_S = 12 * 3600
+_FINAL_CODES = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
 FLUSH_S = 10.0
 
 
@@ -82,6 +85,7 @@ class Intake:
         # One try, five seconds: what fails goes back into its batch, which tries again with back-off.
         self._sqs = cloud.client("sqs", read_seconds=5.0, attempts=1)
         self._pollers: dict[str, list[Poller]] = {}
+        self._leaving: list[Poller] = []
         self._arrived: deque[_Arrived] = deque()
         self._changed = threading.Condition()
         self._transit = 0
@@ -119,8 +123,9 @@ class Intake:
 
     def cancel(self, queue: str) -> None:
         """Stop polling a queue. Returns at once: what a running poll still brings is handed back."""
-        del queue  # its consumer is gone already, which is what pollers and delivery look at
-        if self._stopped_at is None:
+        # Its consumer is gone already, which is what pollers and delivery look at.
+        self._leaving += self._pollers.pop(queue, [])
+        if not self._pollers and self._stopped_at is None:
             self._stopped_at = time.monotonic()
         self.wake()
 
@@ -142,15 +147,19 @@ class Intake:
         if lease := self._leases.find(tag):
             self._hand_back(lease, hide_s=0)
 
+    def hide(self, tag: str, hide_s: int) -> None:
+        """The message is for later: nobody sees it for ``hide_s``, at most SQS's 12 hours."""
+        if lease := self._leases.find(tag):
+            self._hand_back(lease, hide_s=min(hide_s, LONGEST_HIDE_S))
+
     def close(self) -> None:
         """End: hand back what was not begun, delete what is done; at most what is left of the drain time."""
         began = self._stopped_at = self._stopped_at or time.monotonic()
         end = began + self.options.drain_s
         self.wake()
-        for pollers in self._pollers.values():
-            for poller in pollers:
-                if not poller.join(max(0.1, end - time.monotonic())):
-                    log.warning("poller_left", extra={"poller": poller.number})
+        for poller in [*self._leaving, *(one for pollers in self._pollers.values() for one in pollers)]:
+            if not poller.join(max(0.1, end - time.monotonic())):
+                log.warning("poller_left", extra={"poller": poller.number})
         while self._arrived:
             self._hand_back(self._arrived.popleft().lease, hide_s=0)
         flush_s = max(2.0, min(FLUSH_S, end - time.monotonic()))
@@ -158,6 +167,7 @@ class Intake:
         if left:
             log.warning("unsettled", extra={"messages": left})
         self._closed.set()
+        switch.leave(self)
         self._keeper.join(1.0)
         self._let_hub_sleep()
 
@@ -206,8 +216,21 @@ class Intake:
         return min(MOST_MESSAGES, max(1, limit // 2)), free - self._transit - held_back
 
     def _arrive(self, queue: str, url: str, messages: list[dict[str, Any]], reserved: int, asked_at: float) -> None:
-        arrived = []
+        arrived: list[_Arrived] = []
+        try:
+            self._hold(queue, url, messages, asked_at, arrived)
+        finally:
+            with self._changed:
+                self._transit -= reserved - len(arrived)
+                self._is_plentiful = bool(messages)
+                self._arrived.extend(arrived)
+                self._changed.notify_all()
+            if arrived:
+                self._hub.call_soon(self._deliver_arrived)
+
+    def _hold(self, queue: str, url: str, messages: list[dict[str, Any]], asked_at: float, arrived: list[_Arrived]) -> None:
         for message in messages:
+            message[RECEIVED_AT] = asked_at
             lease = Lease(
                 url=url,
                 message_id=message["MessageId"],
@@ -223,13 +246,6 @@ class Intake:
                 self._hand_back(lease, hide_s=0)
             else:
                 arrived.append(_Arrived(queue, message, lease))
-        with self._changed:
-            self._transit -= reserved - len(arrived)
-            self._is_plentiful = bool(messages)
-            self._arrived.extend(arrived)
-            self._changed.notify_all()
-        if arrived:
-            self._hub.call_soon(self._deliver_arrived)
 
     def _is_cut(self) -> bool:
         return self.options.cut_polls and self._stopped_at is not None
@@ -267,10 +283,7 @@ class Intake:
 
     def _keep(self) -> None:
         while not self._closed.wait(min(1.0, self.options.visibility_s / 6)):
-            try:
-                self._leases.renew()
-            except Exception as error:  # the edge of a main loop: the next round tries again
-                log.warning("renewal_failed", extra={"reason": str(error)})
+            self._leases.renew()
             if self._stopped_at is None:
                 for pollers in self._pollers.values():
                     for poller in pollers:
@@ -331,5 +344,8 @@ def _url(lease: Lease) -> str:
 
 
 def _is_final(entry: dict[str, Any]) -> bool:
-    """Whether trying an entry again is useless: the handle is no more, or the message is not held."""
-    return bool(entry.get("SenderFault")) or entry.get("Code") in ("ReceiptHandleIsInvalid", "MessageNotInflight")
+    """Whether trying an entry again is useless: the handle is no more, or the message is not held.
+
+    Not by its ``SenderFault``: that a call came too often is the sender's fault too.
+    """
+    return str(entry.get("Code")).rpartition(".")[2] in _FINAL_CODES

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ class Lease:
         handle: its latest receipt handle: a message that came again while it was held has a new one.
         until: when others may see it.
         hide_s: set when it was handed back: how long it stays hidden from then on.
+        is_capped: held longer than a message may be held; others may have it.
+        is_lost: SQS did not know the hold any more; others may have it, and an acknowledgement still deletes it.
     """
 
     url: str
@@ -40,7 +42,8 @@ class Lease:
     until: float
     handle: str = ""
     hide_s: int | None = None
-    is_capped: bool = field(default=False)
+    is_capped: bool = False
+    is_lost: bool = False
 
 
 class Leases:
@@ -73,7 +76,7 @@ class Leases:
         lease.handle = lease.tag
         with self._lock:
             if held := self._by_id.get(lease.message_id):
-                held.handle, held.until = lease.handle, lease.until
+                held.handle, held.until, held.is_lost = lease.handle, lease.until, False
                 return False
             self._by_id[lease.message_id] = self._by_tag[lease.tag] = lease
             return True
@@ -96,18 +99,20 @@ class Leases:
     def drop(self, lease: Lease) -> None:
         """Let go: the message is deleted, or others may have it."""
         with self._lock:
-            self._by_id.pop(lease.message_id, None)
+            if self._by_id.get(lease.message_id) is lease:
+                del self._by_id[lease.message_id]
             self._by_tag.pop(lease.tag, None)
 
     def renew(self) -> None:
-        """Extend what is due. Raises what ``extend`` raises; the next round tries again."""
+        """Extend what is due; what SQS does not answer for is tried again in the next round."""
         now = time.monotonic()
         due: dict[str, list[Lease]] = {}
         for lease in list(self._by_id.values()):
-            if lease.hide_s is not None or lease.until - now > RENEW_BELOW * self._visibility_s:
+            if lease.hide_s is not None or lease.is_lost or lease.until - now > RENEW_BELOW * self._visibility_s:
                 continue
             if now - lease.since > self._max_lease_s:
-                if not lease.is_capped:
+                # A finished one waits for its delete alone: its task does not hang.
+                if not lease.is_capped and not self.is_finished(lease.message_id):
                     lease.is_capped = True
                     log.error("lease_capped", extra={"message_id": lease.message_id, "held_s": round(now - lease.since)})
                 continue
@@ -118,11 +123,15 @@ class Leases:
 
     def _renew(self, leases: list[Lease]) -> None:
         asked_at = time.monotonic()
-        lost = self._extend(leases)
+        try:
+            lost = self._extend(leases)
+        except Exception as error:  # the edge of a main loop: one queue that fails must not keep the others waiting
+            log.warning("renewal_failed", extra={"reason": str(error)})
+            return
         for lease in leases:
             if lease in lost:
                 # Others may have it now; the task goes on, and the first record stands.
                 log.warning("lease_lost", extra={"message_id": lease.message_id})
-                self.drop(lease)
+                lease.is_lost = True
             else:
                 lease.until = asked_at + self._visibility_s

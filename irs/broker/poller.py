@@ -87,7 +87,7 @@ class Poller:
 
     def _run(self, generation: int) -> None:
         pause_s = FIRST_PAUSE_S
-        receiver = self._receiver()
+        receiver: Receiver | None = None
         while generation == self._generation:
             self._is_waiting_for_room = True
             count = self._room(self.number)
@@ -97,17 +97,21 @@ class Poller:
                 break
             messages: list[dict[str, Any]] = []
             try:
+                receiver = receiver or self._receiver()
                 messages = receiver.receive(self.url, count=count, wait_s=self._wait_s, visibility_s=self._visibility_s)
                 fault = None
             except Exception as error:  # the edge of a main loop: no poll may end polling
                 fault = error
             self._heard_at = time.monotonic()
-            # Always, also with nothing: what was reserved and did not come is free again.
-            self._on_messages(messages, count, asked_at)
+            try:
+                # Always, also with nothing: what was reserved and did not come is free again.
+                self._on_messages(messages, count, asked_at)
+            except Exception:  # the edge of a main loop: a message that is none must not end polling
+                log.exception("not_messages", extra={"url": self.url})
             if fault is None:
                 self._failing_since = None
                 pause_s = FIRST_PAUSE_S
-                if not messages and self._heard_at - asked_at < self._wait_s - HASTY_S:
+                if not messages and self._heard_at - asked_at < max(HASTY_PAUSE_S, self._wait_s - HASTY_S):
                     time.sleep(HASTY_PAUSE_S)
                 continue
             if self._failing_since is None:
@@ -116,4 +120,5 @@ class Poller:
             log.warning("poll_failed", extra={"reason": str(fault)}, exc_info=not isinstance(fault, QueueUnavailable) and fault)
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        receiver.close()
+        if receiver is not None:
+            receiver.close()

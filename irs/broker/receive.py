@@ -79,7 +79,7 @@ class Receiver:
             headers={"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": "AmazonSQS.ReceiveMessage"},
         )
         # Signed right before sending, with keys asked for anew: a role's keys end, and so does a signature.
-        SigV4Auth(self._credentials, "sqs", self._region).add_auth(request)
+        SigV4Auth(self._credentials.get_frozen_credentials(), "sqs", self._region).add_auth(request)
         curl = self._curl
         # Everything is set on each request: a handle keeps its old values, and its connection, which is wanted.
         curl.reset()

@@ -43,6 +43,11 @@ def join(member: Switched) -> None:
     _members.add(member)
 
 
+def leave(member: Switched) -> None:
+    """Forget ``member``: it polls no more."""
+    _members.discard(member)
+
+
 def is_paused() -> bool:
     """Whether no message may be taken now. A receive under way still delivers."""
     return _reason is not None

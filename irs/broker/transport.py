@@ -23,6 +23,8 @@ from irs.cloud import Cloud, get_cloud
 
 #: SQS delays a message by at most this much.
 LONGEST_DELAY_S = 900
+#: A task whose ``eta`` is further away goes back to SQS, hidden until then: a worker would hold it under lease.
+LONGEST_HELD_ETA_S = 60
 
 
 class QoS(SQS.QoS):  # type: ignore[misc]
@@ -155,7 +157,12 @@ class Channel(SQS.Channel):  # type: ignore[misc]
     def _deliver(self, message: dict[str, Any], queue: str, url: str) -> None:
         tag = message["ReceiptHandle"]
         try:
-            self.connection._callbacks[queue](self._message_to_python(message, queue, url))
+            payload = self._message_to_python(message, queue, url)
+            wait_s = _seconds_to_eta(payload.get("headers") or {}) or 0
+            if self.intake is not None and wait_s > LONGEST_HELD_ETA_S:
+                self.intake.hide(tag, wait_s)
+                return
+            self.connection._callbacks[queue](payload)
         except Exception:
             # The slot is free again; the intake hides the message.
             self.qos._delivered.pop(tag, None)
@@ -211,17 +218,21 @@ def _delay_of_eta(headers: dict[str, Any]) -> int | None:
 
     A worker that waited for the ``eta`` itself would hold the message under lease meanwhile, and hoard the queue.
     """
-    eta = headers.get("eta")
-    if not isinstance(eta, str):
+    delay_s = _seconds_to_eta(headers)
+    if delay_s is None:
         return None
-    try:
-        at = datetime.fromisoformat(eta)
-    except ValueError:
-        return None
-    delay_s = math.ceil(((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
     if delay_s <= LONGEST_DELAY_S:
         headers["eta"] = None
     return max(0, min(delay_s, LONGEST_DELAY_S))
+
+
+def _seconds_to_eta(headers: dict[str, Any]) -> int | None:
+    """Return in how many seconds a task's ``eta`` is; None if it has none that can be read."""
+    try:
+        at = datetime.fromisoformat(str(headers.get("eta")))
+    except ValueError:
+        return None
+    return math.ceil(((at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
 
 
 class Transport(SQS.Transport):  # type: ignore[misc]

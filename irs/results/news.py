@@ -35,9 +35,9 @@ class _Waiting:
 class NewsSender:
     """Sends news from a thread of its own, up to 50 results and 60 KB a message.
 
-    The first goes at once if none was sent for ``IRS_NEWS_SECONDS``, so an idle service answers without delay; else
-    they are collected for up to that long, since a busy one answers a batch every 100 ms and each message costs.
-    What SQS does not take in three tries is dropped and logged.
+    They go at once if none went for ``IRS_NEWS_SECONDS`` or no more are coming, so an idle service answers without
+    delay; else they are collected for up to that long, since a busy one answers a batch every 100 ms and each
+    message costs. What SQS does not take in three tries is dropped and logged.
     """
 
     def __init__(self, cloud: Cloud) -> None:
@@ -46,16 +46,22 @@ class NewsSender:
         self._waiting: deque[_Waiting] = deque(maxlen=MOST_WAITING)
         self._changed = threading.Condition()
         self._is_closing = False
+        self._more_coming = True
         self._thread = threading.Thread(target=self._work, name="irs-news", daemon=True)
         self._thread.start()
 
-    def add(self, record: Record) -> None:
-        """Queue the news of a record; never blocks, never raises."""
+    def add(self, record: Record, *, more_coming: bool = True) -> None:
+        """Queue the news of a record; never blocks, never raises.
+
+        Args:
+            more_coming: other images are in work, whose news may share the message.
+        """
         item = NewsItem.of(record)
         if item.name and len(item.name) > MOST_NAME_CHARACTERS:
             item = replace(item, name=item.name[:MOST_NAME_CHARACTERS])
         with self._changed:
             self._waiting.append(_Waiting(item.to_bytes(), time.monotonic()))
+            self._more_coming = more_coming
             self._changed.notify()
 
     def close(self, *, within_s: float = 5.0) -> None:
@@ -87,8 +93,8 @@ class NewsSender:
             return batch
 
     def _collect(self, end: float) -> None:
-        """Wait until a message is full, or ``end``."""
-        while len(self._waiting) < MAX_NEWS_RESULTS and not self._is_closing:
+        """Wait until a message is full, no more are coming, or ``end``."""
+        while len(self._waiting) < MAX_NEWS_RESULTS and self._more_coming and not self._is_closing:
             if (left := end - time.monotonic()) <= 0:
                 return
             self._changed.wait(left)

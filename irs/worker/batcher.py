@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -98,7 +99,9 @@ class Batcher:
         """End the threads after what is queued."""
         self._slow.put(None)
         for _ in range(len(self._threads) - 1):
-            self._waiting.put(None)
+            # Full only when the threads hang: nothing could end them.
+            with suppress(queue.Full):
+                self._waiting.put_nowait(None)
 
     def _decode_slowly(self) -> None:
         while (item := self._slow.get()) is not None:
@@ -153,8 +156,8 @@ class Batcher:
 
     def _run(self, piece: list[_Item]) -> None:
         began = time.monotonic()
-        pixels = np.stack([item.decoded.pixels for item in piece if item.decoded is not None])
         try:
+            pixels = np.stack([item.decoded.pixels for item in piece if item.decoded is not None])
             probabilities = self._forward(pixels)
         except BaseException as error:  # the edge of a stage: blame only the images that fail alone
             if len(piece) == 1:

@@ -20,7 +20,17 @@ from typing import Any
 
 from irs import broker, records
 from irs.cloud import Bucket, Cloud
-from irs.errors import BadOptions, Forbidden, InternalError, NotFound, PassingError, RequestError, StageTimeout, TooLarge
+from irs.errors import (
+    BadOptions,
+    Forbidden,
+    InternalError,
+    NotFound,
+    PassingError,
+    RequestError,
+    StageTimeout,
+    StorageUnavailable,
+    TooLarge,
+)
 from irs.imaging import Limits, Opened, decode_opened, fit, open_image, thumbnail
 from irs.models import Answers, Forward, Model
 from irs.records import Fault, ImageFacts, ModelFacts, Options, Record, Timing
@@ -39,7 +49,7 @@ MOST_KEY_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One delivery of one task. ``sent_at`` in Unix seconds, ``receives`` counts from 1."""
+    """One delivery of one task: ``sent_at`` in Unix seconds, ``received_at`` by ``time.monotonic``, ``receives`` from 1."""
 
     task_id: str
     image: str
@@ -47,6 +57,7 @@ class Work:
     options: Mapping[str, Any] = field(default_factory=dict)
     receives: int = 1
     sent_at: float | None = None
+    received_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -55,6 +66,8 @@ class _Draft:
 
     image: ImageFacts
     timing: Timing
+    #: By ``time.monotonic``: well before the lease is given up, the message goes back.
+    until: float
     cached: bool = False
 
 
@@ -91,13 +104,13 @@ class Engine:
             lambda: next(cloud.output.list("workers/"), None),
             on_shut=broker.pause,
             on_open=broker.resume,
-            patience_s=self._patience_s,
         )
         self._busy = 0
         self._lock = threading.Lock()
         self._stop_at: float | None = None
         self.last_queued_s: float | None = None
         self.last_stuck_at: float | None = None
+        self.is_hung = False
 
     @property
     def is_storage_open(self) -> bool:
@@ -128,6 +141,7 @@ class Engine:
         draft = _Draft(
             ImageFacts(name=None if work.name is None else _readable(work.name), key=_readable(work.image)),
             Timing(submitted=work.sent_at, queued=max(0.0, time.time() - work.sent_at) if work.sent_at else None),
+            until=(work.received_at or time.monotonic()) + self._patience_s,
         )
         self.last_queued_s = draft.timing.queued
         with self._counted():
@@ -139,13 +153,13 @@ class Engine:
                 raise
             except BaseException as error:
                 if work.receives >= self.settings.max_receives:
-                    self._finish(self._failed(work, draft, error))
+                    self._finish(self._failed(work, draft, error), draft.until)
                 raise
-            return self._finish(record)
+            return self._finish(record, draft.until)
 
     def drain(self, within_s: float) -> None:
         """Stop waiting for what is away: every image in work ends within ``within_s``."""
-        self._stop_at = time.monotonic() + within_s
+        self._stop_at = self._stop_at or time.monotonic() + within_s
         self._gate.close()
 
     def close(self) -> None:
@@ -177,18 +191,19 @@ class Engine:
         self._batcher.expect(+1)
         taken = 0
         try:
-            opened = self._gate.call(lambda: bucket.open(key))
-            if opened.size > self.limits.bytes:
-                draft.image = replace(draft.image, bytes=opened.size)
-                raise TooLarge(opened.size, self.limits.bytes)
-            if self._budget.try_take(opened.size):
-                taken = opened.size
-                first: list[Callable[[], bytes]] = [opened.read]
-            else:
+            opened = self._gate.call(lambda: bucket.open(key), until=draft.until, is_read=True)
+            size = opened.size
+            if size > self.limits.bytes:
+                draft.image = replace(draft.image, bytes=size)
+                raise TooLarge(size, self.limits.bytes)
+            first: list[Callable[[], bytes]] = [opened.read]
+            del opened
+            if not self._budget.try_take(size):
                 # Not with a connection open meanwhile: it would time out.
-                self._budget.take(opened.size, within_s=self._left_s(self._patience_s))
-                taken, first = opened.size, []
-            body = self._gate.call(lambda: first.pop()() if first else bucket.get(key))
+                first.clear()
+                self._budget.take(size, within_s=self._left_s(draft.until - time.monotonic()))
+            taken = size
+            body = self._gate.call(lambda: first.pop()() if first else bucket.get(key), until=draft.until, is_read=True)
         except BaseException:
             self._budget.give_back(taken)
             raise
@@ -224,7 +239,8 @@ class Engine:
         header = opened.header
         draft.image = replace(draft.image, format=header.format, width=header.width, height=header.height)
         future = self._batcher.submit(lambda: self._decoded(opened, options), is_large=header.is_large)
-        computed = self._awaited(future, self._patience_s if header.is_large else self.settings.compute_seconds)
+        left_s = draft.until - time.monotonic()
+        computed = self._awaited(future, left_s if header.is_large else min(left_s, self.settings.compute_seconds))
         draft.timing = replace(draft.timing, decode=computed.decode_s, batch=computed.batch_s, model=computed.model_s)
         self._cache.keep(sha256, Answered(header.format, header.width, header.height, computed.probabilities))
         return computed
@@ -237,19 +253,22 @@ class Engine:
         return Decoded(fit(image, preprocess), small)
 
     def _awaited(self, future: Future[Computed], within_s: float) -> Computed:
+        batches = self._batcher.batches
         try:
             return future.result(timeout=self._left_s(within_s))
         except FutureTimeout:
             future.cancel()
             if self._stop_at is None:
                 self.last_stuck_at = time.monotonic()
+                # Not one batch meanwhile: no compute thread is left that works.
+                self.is_hung = self.is_hung or self._batcher.batches == batches
             raise StageTimeout(f"no answer from the model within {within_s:g} s") from None
 
     def _left_s(self, within_s: float) -> float:
         """Return how long one stage may wait: less when the worker drains."""
         if self._stop_at is None:
-            return within_s
-        return min(within_s, max(0.0, self._stop_at - time.monotonic()))
+            return max(0.0, within_s)
+        return max(0.0, min(within_s, self._stop_at - time.monotonic()))
 
     def _common(self, work: Work, draft: _Draft) -> dict[str, Any]:
         job, number = records.split_task_id(work.task_id) or (None, None)
@@ -271,18 +290,18 @@ class Engine:
         fault = Fault(code=error.code, message=_readable(error))
         return Record(**self._common(work, draft), status="failed", error=fault)
 
-    def _finish(self, record: Record) -> Record:
+    def _finish(self, record: Record, until: float) -> Record:
         """Store the record, then send the news. If one stood already it is returned, and nobody told again."""
         began = time.monotonic()
         # A stored record cannot tell how long storing it took: the news and the log do.
-        if not self._gate.call(lambda: self._records.put(record)):
+        if not self._gate.call(lambda: self._stored(record), until=until):
             return self._records.find(record.task_id) or record
         with self._lock:
             if record.status == "ok":
                 self.completed += 1
             else:
                 self.failed += 1
-        self._news.add(record)
+        self._news.add(record, more_coming=self._busy > 1)
         # A line an image costs as much as storing its record: told one by one only when asked for, or when it failed.
         level = logging.INFO if record.status == "failed" else logging.DEBUG
         if log.isEnabledFor(level):
@@ -301,6 +320,13 @@ class Engine:
                 },
             )
         return record
+
+    def _stored(self, record: Record) -> bool:
+        try:
+            return self._records.put(record)
+        except (Forbidden, NotFound) as error:
+            # Of the service and not of the image: it waits until an operator has mended it.
+            raise StorageUnavailable(f"Records cannot be stored: {error}") from None
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

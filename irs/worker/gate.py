@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from irs.errors import StorageUnavailable
+from irs.errors import RequestError, StorageUnavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_PROBE_S = 0.2
 LONGEST_PROBE_S = 15.0
+#: A read that S3 refuses this often while it answers others is left to its message's own back-off.
+READ_TRIES = 6
 
 
 class StorageGate:
@@ -28,14 +30,10 @@ class StorageGate:
     Args:
         probe: asks S3 for something small; raises StorageUnavailable while it is away.
         on_shut, on_open: told once for each outage, from the probing thread.
-        patience_s: longest wait of one call; beyond it the message goes back.
     """
 
-    def __init__(
-        self, probe: Callable[[], object], *, on_shut: Callable[[str], None], on_open: Callable[[], None], patience_s: float
-    ) -> None:
+    def __init__(self, probe: Callable[[], object], *, on_shut: Callable[[str], None], on_open: Callable[[], None]) -> None:
         self._probe, self._on_shut, self._on_open = probe, on_shut, on_open
-        self._patience_s = patience_s
         self._open = threading.Event()
         self._open.set()
         self._closing = threading.Event()
@@ -47,24 +45,29 @@ class StorageGate:
         """Whether S3 answered last time it was asked, and no call waits to be made again."""
         return self._open.is_set() and not self._refused
 
-    def call(self, ask: Callable[[], T]) -> T:
+    def call(self, ask: Callable[[], T], *, until: float, is_read: bool = False) -> T:
         """Return ``ask()``, repeated after an outage. ``ask`` must be safe to run twice.
 
+        Args:
+            until: by ``time.monotonic``: when the message goes back.
+            is_read: give up sooner if S3 answers others.
+
         Raises:
-            StorageUnavailable: S3 stayed away for ``patience_s``, or the worker stops.
+            StorageUnavailable: S3 stayed away, or the worker stops.
         """
-        end = time.monotonic() + self._patience_s
-        me, pause_s = object(), FIRST_PROBE_S
+        end = until
+        me, pause_s, tries = object(), FIRST_PROBE_S, 0
         try:
             while True:
                 if not self._open.wait(max(0.0, end - time.monotonic())):
-                    raise StorageUnavailable(f"S3 did not answer for {self._patience_s:g} s")
+                    raise StorageUnavailable("S3 did not answer in the time of this message")
                 if self._closing.is_set() and time.monotonic() >= end:
                     raise StorageUnavailable("S3 does not answer and the worker stops")
                 try:
                     return ask()
                 except StorageUnavailable as error:
-                    if self._closing.is_set() or time.monotonic() >= end:
+                    tries += 1
+                    if self._closing.is_set() or time.monotonic() >= end or (is_read and tries >= READ_TRIES):
                         raise
                     self._refused.add(me)
                     self._shut(str(error))
@@ -94,9 +97,14 @@ class StorageGate:
             try:
                 self._probe()
                 break
-            except StorageUnavailable:
+            except RequestError:
+                # S3 answers, if with a refusal: its calls tell their own.
+                break
+            except Exception:  # the edge of a thread: whatever it is, no answer came
                 self._closing.wait(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
                 pause_s = min(2 * pause_s, LONGEST_PROBE_S)
-        self._on_open()
+        if not self._closing.is_set():
+            # Else pollers would fetch messages only to hand them back.
+            self._on_open()
         self._open.set()
         log.warning("storage_back", extra={"after_s": round(time.monotonic() - began, 3)})

@@ -220,7 +220,7 @@ class Life:
                 said, last_s = phase, now_s
             if is_last:
                 return
-            if self._beat.phase == "ready" and broker.health().stuck:
+            if self._beat.phase == "ready" and (broker.health().stuck or (self.engine and self.engine.is_hung)):
                 self._give_up()
 
     def _give_up(self) -> None:

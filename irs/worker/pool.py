@@ -79,6 +79,9 @@ class Pool(BasePool):  # type: ignore[misc]
     def on_terminate(self) -> None:
         self._forget_waiting()
 
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Do nothing: a thread cannot be ended; a task that hangs ends its worker by its lease."""
+
     def grow(self, n: int = 1) -> None:
         """Add ``n`` threads."""
         self.limit += n
@@ -125,7 +128,11 @@ def _run(job: _Job) -> None:
             # As Celery's process pool says it of a process that died: rejected, and back in the queue.
             raise WorkerLostError(repr(error)) from error
         except WorkerLostError:
-            job.error_callback(ExceptionInfo())
+            info = ExceptionInfo()
+        try:
+            job.error_callback(info)
+        except BaseException:
+            log.exception("A task's end could not be told: its message comes back when its lease ends")
 
 
 def _nothing(*_: Any) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kombu.transport import SQS
 from waiting import eventually
 
-from irs.broker import sends
+from irs.broker import intake, sends
 from irs.broker.batches import MOST_ENTRIES, BatchedCalls
 from irs.broker.delivery import LONGEST_BACKOFF_S, backoff_s, delivery
 from irs.broker.leases import FINISHED_REMEMBERED, Lease, Leases
@@ -108,13 +108,46 @@ def test_a_lease_is_renewed_when_less_than_60_percent_of_it_is_left(monkeypatch:
     assert ["due"] == renewed
 
 
-def test_a_lease_sqs_does_not_know_any_more_is_dropped() -> None:
-    held = leases(lambda due: due)
+def test_a_lease_sqs_does_not_know_any_more_is_not_renewed_again_and_its_task_is_still_acknowledged() -> None:
+    asked: list[list[Lease]] = []
+    held = leases(lambda due: asked.append(due) or due)
     held.hold(lease("lost"))
 
     held.renew()
+    held.renew()
 
-    assert 0 == len(held)
+    assert 1 == len(asked)
+    assert held.find("handle-lost") is not None
+
+
+def test_a_queue_that_does_not_answer_keeps_no_other_from_being_renewed() -> None:
+    renewed: list[str] = []
+
+    def extend(due: list[Lease]) -> list[Lease]:
+        if due[0].url == "away":
+            raise OSError("away")
+        renewed.extend(one.message_id for one in due)
+        return []
+
+    held = leases(extend)
+    held.hold(Lease(url="away", message_id="a", tag="a", receives=1, since=0, until=0))
+    held.hold(lease("b"))
+
+    held.renew()
+
+    assert ["b"] == renewed
+
+
+def test_a_finished_message_whose_delete_is_refused_for_long_is_no_hung_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = leases(lambda _: [], max_lease_s=900)
+    monkeypatch.setattr("irs.broker.leases.time.monotonic", lambda: 1000.0)
+    waits = lease("done", since=50, until=1001)
+    held.hold(waits)
+    held.finish(waits)
+
+    held.renew()
+
+    assert 0 == held.stuck
 
 
 def test_a_lease_beyond_its_cap_is_left_to_others_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +265,14 @@ def test_overridden_kombu_methods_keep_their_upstream_parameters(ours: type, the
         return [(p.name, p.kind) for p in inspect.signature(getattr(kind, name)).parameters.values()]
 
     assert parameters(theirs) == parameters(ours)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_final"),
+    [("ReceiptHandleIsInvalid", True), ("AWS.SimpleQueueService.MessageNotInflight", True), ("RequestThrottled", False)],
+)
+def test_an_entry_is_given_up_by_its_code_and_not_because_the_sender_is_blamed(code: str, is_final: bool) -> None:
+    assert is_final is intake._is_final({"Code": code, "SenderFault": True})
 
 
 def test_pausing_and_resuming_wakes_every_member() -> None:

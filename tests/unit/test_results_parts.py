@@ -11,6 +11,7 @@ import pytest
 from celery import states
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import eventually
 
 from irs.app import app
 from irs.errors import RecognitionFailed, StorageUnavailable
@@ -211,6 +212,16 @@ def test_news_arrive_once_and_in_order_within_the_bounds_of_a_message(name_lengt
     assert [NewsItem.of(record).task_id for record in records] == [item.task_id for items in sent for item in items]
     assert all(len(body.encode()) <= MAX_NEWS_BYTES for body in queue.bodies)
     assert all(1 <= len(items) <= MAX_NEWS_RESULTS for items in sent)
+
+
+def test_news_go_at_once_when_no_more_are_coming() -> None:
+    queue = _Queue(wait_s=5)
+    sender = NewsSender(queue)  # type: ignore[arg-type]
+    for n in range(3):
+        sender.add(a_record(task_id=f"{n}"), more_coming=False)
+        eventually(lambda n=n: n + 1 == len(queue.bodies), within_s=2)
+
+    sender.close()
 
 
 def test_news_after_the_first_are_gathered() -> None:

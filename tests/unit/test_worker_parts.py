@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import eventually
 
-from irs.errors import StageTimeout, StorageUnavailable
+from irs.errors import Forbidden, RequestError, StageTimeout, StorageUnavailable
+from irs.worker import gate
 from irs.worker.budget import ByteBudget
 from irs.worker.cache import AnswerCache, Answered
 from irs.worker.gate import StorageGate
@@ -77,9 +80,13 @@ class Storage:
 
     def __init__(self) -> None:
         self.is_away, self.probed, self.told = False, threading.Event(), []  # type: ignore[var-annotated]
-        self.gate = StorageGate(
-            self.ask, on_shut=lambda _: self.told.append("shut"), on_open=lambda: self.told.append("open"), patience_s=LIMIT_S
-        )
+        self.refusal: RequestError | None = None
+        self.gate = StorageGate(self.probe, on_shut=lambda _: self.told.append("shut"), on_open=lambda: self.told.append("open"))
+
+    def probe(self) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.ask()
 
     def ask(self) -> str:
         if self.is_away:
@@ -87,11 +94,14 @@ class Storage:
             raise StorageUnavailable("503")
         return "there"
 
+    def call(self, *, is_read: bool = False) -> str:
+        return self.gate.call(self.ask, until=time.monotonic() + LIMIT_S, is_read=is_read)
+
 
 def test_a_call_that_an_outage_broke_is_made_again_when_storage_answers() -> None:
     storage, answers = Storage(), []  # type: ignore[var-annotated]
     storage.is_away = True
-    caller = threading.Thread(target=lambda: answers.append(storage.gate.call(storage.ask)))
+    caller = threading.Thread(target=lambda: answers.append(storage.call()))
     caller.start()
     assert storage.probed.wait(LIMIT_S)
     storage.is_away = False
@@ -108,7 +118,7 @@ def test_a_stopping_worker_waits_for_storage_no_longer() -> None:
 
     def call() -> None:
         with pytest.raises(StorageUnavailable):
-            storage.gate.call(storage.ask)
+            storage.call()
         raised.set()
 
     caller = threading.Thread(target=call)
@@ -117,3 +127,28 @@ def test_a_stopping_worker_waits_for_storage_no_longer() -> None:
     storage.gate.close()
 
     assert raised.wait(LIMIT_S)
+
+
+def test_a_probe_that_is_refused_opens_the_gate_again_since_storage_answers() -> None:
+    storage, answers = Storage(), []  # type: ignore[var-annotated]
+    storage.is_away, storage.refusal = True, Forbidden("s3://output/workers/")
+    caller = threading.Thread(target=lambda: answers.append(storage.call()))
+    caller.start()
+    assert storage.probed.wait(LIMIT_S)
+    storage.is_away = False
+    caller.join(LIMIT_S)
+
+    assert ["there"] == answers
+    eventually(lambda: storage.gate.is_open)
+
+
+def test_a_read_that_alone_is_refused_goes_back_while_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "FIRST_PROBE_S", 0.001)
+    storage = Storage()
+    storage.is_away, storage.refusal = True, Forbidden("s3://output/workers/")
+
+    with pytest.raises(StorageUnavailable):
+        storage.call(is_read=True)
+    storage.is_away = False
+
+    assert "there" == storage.call()
