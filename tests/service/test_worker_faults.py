@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faults import Fault, FaultProxy
+from PIL import Image
 from waiting import eventually
 from workers import Workers, picture, through
 
@@ -217,8 +220,7 @@ def test_an_unexpected_fault_is_tried_again_then_recorded_and_its_message_kept(w
     receives = 2
     settings = read_settings(stack=workers.cloud.settings.stack, max_receives=receives)
     provision(Cloud(settings))
-    (tmp_path / "sitecustomize.py").write_text(CRASHES)
-    running = workers.start(PYTHONPATH=str(tmp_path), IRS_MAX_RECEIVES=str(receives), IRS_VISIBILITY_SECONDS="2")
+    running = workers.start(PYTHONPATH=crashing(tmp_path), IRS_MAX_RECEIVES=str(receives), IRS_VISIBILITY_SECONDS="2")
 
     ids = workers.sent(picture(1), picture(2), picture(3), picture(4), names=("bug", "memory", "exit", "fine.jpg"))
     *failed, fine = workers.answered(ids)
@@ -231,9 +233,10 @@ def test_an_unexpected_fault_is_tried_again_then_recorded_and_its_message_kept(w
 
 
 def test_a_picture_that_the_model_fails_on_spoils_none_of_its_batch(workers: Workers, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(CRASHES)
     # One batch: filled within a long wait by one receive of eight.
-    running = workers.start(PYTHONPATH=str(tmp_path), IRS_MAX_RECEIVES="1", IRS_BATCH_WAIT_SECONDS="0.5", IRS_COMPUTE_THREADS="1")
+    running = workers.start(
+        PYTHONPATH=crashing(tmp_path), IRS_MAX_RECEIVES="1", IRS_BATCH_WAIT_SECONDS="0.5", IRS_COMPUTE_THREADS="1"
+    )
     white = white_picture()
 
     ids = workers.sent(*[picture(seed) for seed in range(4)], white, *[picture(seed) for seed in range(4, 7)])
@@ -276,6 +279,12 @@ def test_a_second_delivery_of_an_answered_image_leaves_its_record_and_tells_nobo
     assert [first.task_id, other.task_id] == news_of(workers.cloud)
 
 
+def crashing(folder: Path) -> str:
+    """A PYTHONPATH that makes a worker crash as :data:`CRASHES` says."""
+    (folder / "sitecustomize.py").write_text(CRASHES)
+    return os.pathsep.join((str(folder), *filter(None, [os.environ.get("PYTHONPATH")])))
+
+
 def news_of(cloud: Cloud) -> list[str]:
     """Task ids of all news that wait."""
     reader = NewsReader(cloud)
@@ -286,10 +295,6 @@ def news_of(cloud: Cloud) -> list[str]:
 
 
 def white_picture() -> bytes:
-    import io
-
-    from PIL import Image
-
     stream = io.BytesIO()
     Image.new("RGB", (96, 72), "white").save(stream, "PNG")
     return stream.getvalue()
