@@ -24,6 +24,8 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 
 result_backend = "irs.results.backend:Backend"
+# One for all task threads: each its own would cost each its first image 30 ms.
+result_backend_thread_safe = True
 
 imports = ("irs.tasks",)
 task_default_queue = _settings.requests_queue

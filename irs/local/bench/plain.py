@@ -19,7 +19,13 @@ _ENDPOINT = os.environ["AWS_ENDPOINT_URL"]
 app = Celery("plain", set_as_current=False)
 app.conf.update(
     broker_url="sqs://" + _ENDPOINT.removeprefix("http://"),
-    broker_transport_options={"region": os.environ["AWS_REGION"], "is_secure": False, "wait_time_seconds": 5},
+    broker_transport_options={
+        "region": os.environ["AWS_REGION"],
+        "is_secure": False,
+        "wait_time_seconds": 5,
+        # The one thing that is better than the manual: at the default of 1 s it would answer 8 images a second.
+        "polling_interval": 0.05,
+    },
     task_default_queue=os.environ["PLAIN_QUEUE"],
     task_acks_late=True,
     worker_enable_remote_control=False,
