@@ -50,9 +50,10 @@ def _model() -> Any:
 
 @cache
 def _transform() -> Any:
+    # First: it mends torchvision's import beside a torch without CUDA.
+    preprocess = _model()[0].preprocess
     from torchvision import transforms
 
-    preprocess = _model()[0].preprocess
     return transforms.Compose(
         [
             transforms.Resize(preprocess.resize),

@@ -56,6 +56,11 @@ def run_plain(cloud: Cloud, environment: dict[str, str], keys: list[str], images
         _send(own, cloud, keys, images, responses, "run")
         _wait_empty(sqs, url, process, log)
         wall_s = time.monotonic() - began
+        stored = sum(1 for _ in cloud.output.list("bench-plain/run/"))
+        if stored != images:
+            raise SetupError(
+                f"Plain Celery answered {stored} of {images} images: {log.read_text(errors='replace')[-500:].strip()}"
+            )
         return Plain(images=images, images_per_s=images / wall_s, cpu_ms=(usage.cpu_ms(process.pid) - cpu_ms) / images)
     finally:
         process.terminate()
