@@ -35,8 +35,7 @@ def bench(
     on, found = machine(), {}
     is_below = False
     # Random weights are as quick as trained ones, and need no download.
-    for name in model or ["resnet18@random"]:
-        rows, raw = run(name, photos, images=images, repeats=repeats, say=note)
+    for name, rows, raw in run(model or ["resnet18@random"], photos, images=images, repeats=repeats, say=note):
         found[name] = to_json(rows, raw)
         head, *lines = to_lines(rows)
         note(f"{name}, {raw['pairs'][0]['bare_before']['precision']}, on {on['cpu']}, {on['cores']} cores")

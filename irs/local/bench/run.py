@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,10 @@ WORKER_SQS = ("ReceiveMessage", "DeleteMessage", "DeleteMessageBatch", "ChangeMe
 WORKER_S3 = ("GET object", "PUT object")
 
 
-def run(model: str, photos_dir: Path, *, images: int, repeats: int, say: Say) -> tuple[list[Row], dict[str, Any]]:
-    """Return the table's rows and all raw figures for one model; minutes.
+def run(
+    models: Sequence[str], photos_dir: Path, *, images: int, repeats: int, say: Say
+) -> Iterator[tuple[str, list[Row], dict[str, Any]]]:
+    """Yield each model with its table's rows and all raw figures; minutes each. One cloud serves them all.
 
     Raises:
         BadOptions: the folder holds no JPEG.
@@ -47,11 +49,13 @@ def run(model: str, photos_dir: Path, *, images: int, repeats: int, say: Say) ->
         raise BadOptions(f"{photos_dir} holds no .jpg file: name a folder of photos")
     with tempfile.TemporaryDirectory(prefix="irs-bench-") as home, start_embedded_cloud(Path(home)) as embedded:
         enter(embedded)
-        os.environ.update(IRS_MODEL=model, IRS_HOME=home)
+        os.environ["IRS_HOME"] = home
         cloud = Cloud(read_settings())
         provision(cloud)
-        raw = _measure(cloud, embedded, model, photos, images=images, repeats=repeats, say=say, logs=Path(home))
-    return _rows(model, raw), raw
+        for model in models:
+            os.environ["IRS_MODEL"] = model
+            raw = _measure(cloud, embedded, model, photos, images=images, repeats=repeats, say=say, logs=Path(home))
+            yield model, _rows(model, raw), raw
 
 
 def machine() -> dict[str, Any]:
