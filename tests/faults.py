@@ -116,7 +116,7 @@ class FaultProxy:
                 fault = self.fault if self.fault and self.fault.hits(action) else None
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                if fault and await self._misbehave(fault, writer):
+                if fault and await self._misbehave(fault, action, writer):
                     continue
                 if upstream is None:
                     address = urlsplit(self.upstream)
@@ -132,7 +132,7 @@ class FaultProxy:
                 with suppress(Exception):
                     one.transport.abort()
 
-    async def _misbehave(self, fault: Fault, writer: asyncio.StreamWriter) -> bool:
+    async def _misbehave(self, fault: Fault, action: str, writer: asyncio.StreamWriter) -> bool:
         """Answer for the cloud; False if the request is to be forwarded."""
         if fault.mode == "cut":
             return False
@@ -144,7 +144,9 @@ class FaultProxy:
             body = b"<html>maintenance</html>"
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         else:
-            code = {"400": "ThrottlingException", "403": "ExpiredToken"}.get(fault.mode, "InternalFailure")
+            # An action in capitals is a method of S3, which says by 403 that a bucket's policy forbids it.
+            refusal = "AccessDenied" if action.isupper() else "ExpiredToken"
+            code = {"400": "ThrottlingException", "403": refusal}.get(fault.mode, "InternalFailure")
             body = b'{"__type":"com.amazonaws.sqs#%b","message":"injected"}' % code.encode()
             writer.write(
                 b"HTTP/1.1 %b injected\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-query-error: %b;Sender\r\n"
