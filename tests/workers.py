@@ -7,17 +7,20 @@ import io
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import pytest
 from PIL import Image
 from waiting import eventually
 
@@ -26,8 +29,12 @@ from irs.client import Client
 from irs.client.sender import ImageTask
 from irs.cloud import Cloud
 from irs.errors import NotFound
+from irs.local import EmbeddedCloud
+from irs.provision import provision
 from irs.records import Beat, Options, Record, beat_key
 from irs.results import RecordStore
+from irs.results.news import NewsReader
+from irs.settings import read_settings
 
 IRS = str(Path(sys.executable).with_name("irs"))
 READY_S = 60.0
@@ -204,10 +211,29 @@ class Workers:
         return self.depth() == (0, 0)
 
 
+@contextmanager
+def workers_on_a_stack(embedded: EmbeddedCloud, folder: Path, *, model: str = "", **environment: str) -> Iterator[Workers]:
+    """Workers on a stack of their own that outlives one test: for a module, whose tests share a worker."""
+    stack = f"t-{secrets.token_hex(4)}"
+    with pytest.MonkeyPatch.context() as patch:
+        shared = {**embedded.environment, "IRS_ENDPOINT_URL": embedded.endpoint, "IRS_STACK": stack, "IRS_HOME": str(folder)}
+        for name, value in {**shared, **environment}.items():
+            patch.setenv(name, value)
+        cloud = Cloud(read_settings())
+        provision(cloud)
+        with Workers(cloud, dict(os.environ), folder, model=model) as made:
+            yield made
+
+
+def news_of(cloud: Cloud, ids: list[str]) -> list[str]:
+    """Take all news that wait; return the task ids of those about ``ids``."""
+    reader = NewsReader(cloud)
+    told: list[str] = []
+    while items := reader.receive(wait_s=1):
+        told += [item.task_id for item in items if item.task_id in ids]
+    return told
+
+
 def through(endpoint: str) -> dict[str, str]:
     """The environment of a process that is to reach the cloud by another address: a proxy's."""
     return {"IRS_ENDPOINT_URL": endpoint, "AWS_ENDPOINT_URL": endpoint}
-
-
-def environment_without_cloud() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("IRS_", "AWS_"))}

@@ -62,7 +62,7 @@ def test_each_image_is_answered_while_a_worker_is_killed_and_half_of_all_calls_f
 
     doomed, _ = start(), start()
     # Each image takes its time, so that there is a middle.
-    proxy.delay_s = 0.15
+    proxy.delay_s = 0.12
     job = workers.client.recognize([(f"{number}.jpg", body) for number, body in enumerate(bodies(IMAGES))])
     eventually(lambda: job.progress().done >= 20)
     doomed.kill()

@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 from waiting import eventually
-from workers import IRS, Workers, picture
+from workers import IRS, Workers, picture, workers_on_a_stack
 
-from irs.cloud import Cloud
+from irs.local import EmbeddedCloud
 from irs.records import Record
 
 MODELS = ("mobilenet_v2-imagenet", "squeezenet1_0-imagenet")
 
 
-@pytest.fixture
-def workers(cloud: Cloud, stack_environment: dict[str, str], tmp_path: Path, shared: Path) -> Iterator[Workers]:
-    with Workers(cloud, stack_environment, tmp_path, model=str(shared / "weights" / MODELS[0])) as made:
+@pytest.fixture(scope="module")
+def workers(embedded: EmbeddedCloud, tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Workers]:
+    """One worker for all tests that need no ``irs up``."""
+    folder = tmp_path_factory.mktemp("photos")
+    with workers_on_a_stack(embedded, folder, model=str(shared / "weights" / MODELS[0])) as made:
+        made.start()
         yield made
 
 
@@ -39,7 +42,9 @@ def odd(shared: Path, tmp_path: Path) -> dict[str, tuple[str, bytes]]:
     return {row["file"]: (row["expect"], (folder / row["file"]).read_bytes()) for row in rows}
 
 
-@pytest.mark.parametrize(("model", "first", "within_five"), [(MODELS[0], 79, 94), (MODELS[1], 61, 79)])
+@pytest.mark.parametrize(
+    ("model", "first", "within_five"), [(MODELS[0], 79, 94), pytest.param(MODELS[1], 61, 79, marks=pytest.mark.slow)]
+)
 def test_a_hundred_photos_are_recognised_by_one_command(
     shared: Path, tmp_path: Path, model: str, first: int, within_five: int
 ) -> None:
@@ -67,7 +72,7 @@ def test_a_hundred_photos_are_recognised_by_one_command(
 
 
 def test_odd_and_hostile_files_are_each_answered_within_a_gigabyte(workers: Workers, odd: dict[str, tuple[str, bytes]]) -> None:
-    running = workers.start()
+    running = workers.started[0]
 
     found = workers.answered(workers.sent(*[body for _, body in odd.values()], names=tuple(odd)), within_s=60)
 
@@ -93,7 +98,6 @@ def is_as_expected(record: Record, expect: str) -> bool:
 
 def test_a_file_of_the_most_bytes_is_answered_and_of_one_more_refused(workers: Workers) -> None:
     limit = workers.cloud.settings.max_bytes
-    workers.start()
     whole = picture(1)
     # Readers of JPEG stop at its end.
     bodies = [whole + bytes(size - len(whole)) for size in (limit, limit + 1)]
@@ -108,7 +112,6 @@ def test_a_file_of_the_most_bytes_is_answered_and_of_one_more_refused(workers: W
 
 def test_a_photo_is_answered_alike_by_the_command_line_and_in_a_python_program(workers: Workers, shared: Path) -> None:
     photo = shared / "photos" / "n02056570_king_penguin.JPEG"
-    workers.start()
 
     printed = subprocess.run(
         [IRS, "recognize", "--json", str(photo)],

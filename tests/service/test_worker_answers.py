@@ -5,20 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import os
-import secrets
 from collections.abc import Iterator
 
 import pytest
 from PIL import Image
 from waiting import eventually
-from workers import LABELS, Workers, picture
+from workers import LABELS, Workers, picture, workers_on_a_stack
 
-from irs.cloud import Cloud
 from irs.local import EmbeddedCloud
-from irs.provision import provision
 from irs.records import Record
 from irs.results.news import NewsReader
-from irs.settings import read_settings
 
 #: A Celery app of somebody else: kombu's own transport, no line of ours. Prints the ids of what it sent.
 FOREIGN = """
@@ -54,23 +50,11 @@ print(json.dumps([single, *many]))
 
 @pytest.fixture(scope="module")
 def workers(embedded: EmbeddedCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    """One worker that may read a bucket besides the input bucket."""
-    folder = tmp_path_factory.mktemp("answers")
-    stack = f"t-{secrets.token_hex(4)}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IRS_HOME", str(folder / "home"))
-        for name, value in embedded.environment.items():
-            patch.setenv(name, value)
-        patch.setenv("IRS_ENDPOINT_URL", embedded.endpoint)
-        patch.setenv("IRS_STACK", stack)
-        patch.setenv("IRS_READABLE_BUCKETS", f"{stack}-album")
-        cloud = Cloud(read_settings())
-        provision(cloud)
+    with workers_on_a_stack(embedded, tmp_path_factory.mktemp("answers")) as made:
         for bucket in ("album", "diary"):
-            cloud.client("s3").create_bucket(Bucket=f"{stack}-{bucket}")
-        with Workers(cloud, dict(os.environ), folder) as made:
-            made.start()
-            yield made
+            made.cloud.client("s3").create_bucket(Bucket=f"{made.cloud.settings.stack}-{bucket}")
+        made.start(IRS_READABLE_BUCKETS=f"{made.cloud.settings.stack}-album")
+        yield made
 
 
 @pytest.fixture(scope="module")

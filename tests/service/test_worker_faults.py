@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,29 +11,11 @@ import pytest
 from faults import Fault, FaultProxy
 from PIL import Image
 from waiting import eventually
-from workers import Workers, picture, through
+from workers import Workers, news_of, picture, through
 
 from irs.cloud import Cloud
 from irs.provision import provision
-from irs.records import Options
-from irs.results.news import NewsReader
 from irs.settings import read_settings
-
-#: A caller that sends the tasks given as JSON and prints what get() raises or returns of each.
-CALLER = """
-import json, sys
-from irs.errors import RecognitionFailed
-from irs.tasks import recognize
-
-def outcome(result):
-    try:
-        return [result.id, "ok", result.get(timeout=60)["status"]]
-    except RecognitionFailed as error:
-        return [result.id, error.error_code, str(error)]
-
-results = [recognize.delay(image, **options) for image, options in json.loads(sys.argv[1])]
-print(json.dumps([outcome(result) for result in results]))
-"""
 
 #: Put into a worker as its sitecustomize: faults of ours that no image and no setting can bring about.
 CRASHES = """
@@ -71,64 +52,15 @@ def proxy(cloud: Cloud) -> Iterator[FaultProxy]:
         yield made
 
 
-def test_a_permanent_fault_is_recorded_raised_by_get_and_its_message_gone(workers: Workers) -> None:
-    workers.cloud.input.put("good", picture(1), content_type="image/jpeg")
-    workers.cloud.input.put("text", b"no picture", content_type="image/jpeg")
-    workers.cloud.input.put("empty", b"", content_type="image/jpeg")
-    workers.cloud.input.put("half", picture(1)[:400], content_type="image/jpeg")
-    workers.start()
-    asked = {
-        "ok": ["good", {}],
-        "not_an_image": ["text", {}],
-        "empty": ["empty", {}],
-        "damaged": ["half", {}],
-        "not_found": ["nowhere", {}],
-        "forbidden": ["s3://somebody-elses/good", {}],
-        "bad_options": ["good", {"top_k": 0}],
-    }
-
-    outcomes = workers.ran(CALLER, json.dumps(list(asked.values())))
-
-    assert list(asked) == [code for _, code, _ in outcomes]
-    eventually(workers.is_empty)
-    assert (0, 0) == workers.depth(is_dead=True)
-    for id, code, said in outcomes[1:]:
-        record = workers.store.get(id)
-        assert ("failed", 1, ()) == (record.status, record.receives, record.labels)
-        assert record.error is not None
-        assert (code, said) == (record.error.code, f"{record.error.code}: {record.error.message}")
-
-
-def test_whatever_a_caller_names_gets_a_record_that_can_be_read(workers: Workers) -> None:
-    workers.cloud.input.put("good", picture(1), content_type="image/jpeg")
-    workers.start(IRS_VISIBILITY_SECONDS="3")
-    own = workers.cloud.settings.input_bucket
-    odd_keys = ["k" * 1025, "ü" * 600, "a\0b", "\ud800", " ", f"s3://{own}", f"s3://{own}/"]
-    asked = [
-        *[("not_found", [key, {}]) for key in odd_keys],
-        *[("forbidden", [key, {}]) for key in ("s3://", "s3:///key")],
-        *[("bad_options", [no_key, {}]) for no_key in ("", None, 5, ["good"])],
-        ("bad_options", ["good", {"\ud800": 1}]),
-        # As Python names a file whose name is no UTF-8.
-        ("ok", ["good", {"name": "b\udcff.jpg"}]),
-        ("ok", ["good", {"name": 5}]),
-    ]
-
-    outcomes = workers.ran(CALLER, json.dumps([call for _, call in asked]))
-
-    assert [code for code, _ in asked] == [code for _, code, _ in outcomes]
-    assert ["b?.jpg", "5"] == [workers.store.get(id).image.name for id, _, _ in outcomes[-2:]]
-    eventually(workers.is_empty)
-    assert len(asked) == len(news_of(workers.cloud))
-
-
 def test_an_outage_of_s3_costs_no_image_and_at_most_one_more_receive(workers: Workers, proxy: FaultProxy) -> None:
     running = workers.start(**through(proxy.endpoint), IRS_HEALTH_PORT="0", IRS_VISIBILITY_SECONDS="3")
     assert (200, "ok") == running.readyz()
-    proxy.fault = Fault("503", frozenset({"GET", "PUT"}))
+    # Its beats go through.
+    proxy.fault = Fault("503", frozenset({"GET"}))
 
     ids = workers.sent(*[picture(seed) for seed in range(3)])
     eventually(lambda: running.readyz() == (503, "S3 does not answer"))
+    eventually(lambda: (beat := running.beat()) and beat.phase == "paused")
     renewals = proxy.requests["ChangeMessageVisibilityBatch"]
     # Longer than the visibility timeout: held by renewed leases alone.
     eventually(lambda: proxy.requests["ChangeMessageVisibilityBatch"] >= renewals + 3, within_s=15)
@@ -140,21 +72,9 @@ def test_an_outage_of_s3_costs_no_image_and_at_most_one_more_receive(workers: Wo
     assert {"ok"} == {record.status for record in found}
     assert max(record.receives for record in found) <= 2
     eventually(lambda: running.readyz() == (200, "ok"))
+    eventually(lambda: (beat := running.beat()) and beat.phase == "ready")
     eventually(workers.is_empty)
     assert (0, 0) == workers.depth(is_dead=True)
-
-
-def test_a_worker_is_told_as_paused_while_it_cannot_read_images(workers: Workers, proxy: FaultProxy) -> None:
-    running = workers.start(**through(proxy.endpoint))
-    proxy.fault = Fault("503", frozenset({"GET"}))
-
-    ids = workers.sent(picture(1))
-    eventually(lambda: (beat := running.beat()) and beat.phase == "paused", within_s=15)
-    proxy.fault = None
-
-    (record,) = workers.answered(ids)
-    assert ("ok", 1) == (record.status, record.receives)
-    eventually(lambda: (beat := running.beat()) and beat.phase == "ready", within_s=15)
 
 
 def test_a_worker_that_cannot_write_records_is_unready_and_asks_ever_more_slowly(workers: Workers, proxy: FaultProxy) -> None:
@@ -196,7 +116,7 @@ def test_an_image_of_a_worker_killed_before_its_record_is_answered_by_the_next(w
     assert ("ok", 2, f"irs@{following.instance}") == (record.status, record.receives, record.worker)
     eventually(workers.is_empty)
     assert 1 == len(workers.store.list_job(record.job or "").numbers)
-    assert [record.task_id] == news_of(workers.cloud)
+    assert [record.task_id] == news_of(workers.cloud, ids)
 
 
 def test_an_image_of_a_worker_killed_before_its_acknowledgement_keeps_its_record(workers: Workers, proxy: FaultProxy) -> None:
@@ -249,49 +169,10 @@ def test_a_picture_that_the_model_fails_on_spoils_none_of_its_batch(workers: Wor
     assert {1} == {record.receives for record in found}
 
 
-def test_a_damaged_picture_spoils_none_of_its_batch(workers: Workers) -> None:
-    workers.start(IRS_BATCH_WAIT_SECONDS="0.5", IRS_COMPUTE_THREADS="1")
-
-    found = workers.answer(*[picture(seed) for seed in range(4)], picture(9)[:400], *[picture(seed) for seed in range(4, 7)])
-
-    assert ["ok"] * 4 + ["failed"] + ["ok"] * 3 == [record.status for record in found]
-    assert found[4].error is not None
-    assert "damaged" == found[4].error.code
-    eventually(workers.is_empty)
-
-
-def test_a_second_delivery_of_an_answered_image_leaves_its_record_and_tells_nobody(workers: Workers) -> None:
-    workers.start()
-    job = "01k0000000000000000000000a"
-    task = workers.client.upload(job, 0, "a.jpg", picture(1))
-    workers.send([task])
-    (first,) = workers.answered([f"{job}.000000"])
-    stored = workers.cloud.output.get(f"jobs/{job}/000000.json")
-    eventually(workers.is_empty)
-
-    workers.client.send([task], Options(top_k=1))
-    # Behind it, so that its news would come before.
-    (other,) = workers.answer(picture(2))
-
-    eventually(workers.is_empty)
-    assert stored == workers.cloud.output.get(f"jobs/{job}/000000.json")
-    assert 5 == len(first.labels)
-    assert [first.task_id, other.task_id] == news_of(workers.cloud)
-
-
 def crashing(folder: Path) -> str:
     """A PYTHONPATH that makes a worker crash as :data:`CRASHES` says."""
     (folder / "sitecustomize.py").write_text(CRASHES)
     return os.pathsep.join((str(folder), *filter(None, [os.environ.get("PYTHONPATH")])))
-
-
-def news_of(cloud: Cloud) -> list[str]:
-    """Task ids of all news that wait."""
-    reader = NewsReader(cloud)
-    told: list[str] = []
-    while items := reader.receive(wait_s=1):
-        told += [item.task_id for item in items]
-    return told
 
 
 def white_picture() -> bytes:
