@@ -113,6 +113,12 @@ class Batcher:
         while not is_last:
             items, is_last = self._take()
             ready = [item for item in items if item.decoded is not None or self._decoded(item)]
+            # What could not be decoded leaves gaps: a batch of seven would run as four, two and one.
+            while not is_last and len(ready) < len(items):
+                more, is_last = self._take_waiting(len(items) - len(ready))
+                if not more:
+                    break
+                ready += [item for item in more if item.decoded is not None or self._decoded(item)]
             while ready:
                 size = next(size for size in self._sizes if size <= len(ready))
                 piece, ready = ready[:size], ready[size:]
@@ -134,6 +140,19 @@ class Batcher:
                 if end is None and self._coming > 0 and self._wait_s:
                     end = time.monotonic() + self._wait_s
                     continue
+                break
+            if item is None:
+                return items, True
+            items.append(item)
+        return items, False
+
+    def _take_waiting(self, most: int) -> tuple[list[_Item], bool]:
+        """Return at most ``most`` pictures that wait now, maybe none; and whether it is the end."""
+        items: list[_Item] = []
+        while len(items) < most:
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
                 break
             if item is None:
                 return items, True

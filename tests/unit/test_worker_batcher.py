@@ -139,3 +139,14 @@ def test_a_picture_nobody_waits_for_any_more_is_passed_over_and_the_next_is_answ
 
     assert 2 == int(wanted.result(LIMIT_S).probabilities[0])
     assert 3 == int(batcher.submit(picture(3)).result(LIMIT_S).probabilities[0])
+
+
+def test_the_gap_of_a_picture_that_cannot_be_decoded_is_filled_with_one_that_waits(model: Model, batcher: Batcher) -> None:
+    hold(model, batcher)
+    bad = batcher.submit(broken)
+    good = [batcher.submit(picture(n)) for n in range(8)]
+    model.may_go.set()
+
+    assert list(range(8)) == [int(future.result(LIMIT_S).probabilities[0]) for future in good]
+    assert isinstance(bad.exception(LIMIT_S), Damaged)
+    assert [1, 8] == model.sizes
