@@ -264,7 +264,7 @@ class _ObstoreBucket:
         try:
             with _translated(self.name, key):
                 got = self._store.get(key)
-        except InvalidPathError:
+        except (InvalidPathError, ValueError):
             # S3 allows keys such as a//b, which obstore refuses to spell.
             return _BotoBucket(self.name, self._cloud).open(key)
         return _Opened(got.meta["size"], lambda: bytes(got.bytes()), self.name, key)

@@ -35,6 +35,10 @@ class Source:
     body: bytes | None = None
     url: str | None = None
 
+    def __post_init__(self) -> None:
+        # Names of files need not be UTF-8; records are.
+        object.__setattr__(self, "name", self.name.encode(errors="replace").decode())
+
     def load(self, limit_bytes: int) -> bytes:
         """Return the bytes.
 

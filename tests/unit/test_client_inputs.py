@@ -118,3 +118,7 @@ def test_bytes_come_in_the_given_order_and_only_whole(bodies: list[bytes]) -> No
             loaded.append(refused.fault.code.encode())
 
     assert [body if 0 < len(body) <= LIMIT else b"too_large" if body else b"empty" for body in bodies] == loaded
+
+
+def test_a_name_that_is_no_utf8_becomes_one_that_a_record_can_hold() -> None:
+    assert ["b?.jpg"] == names([("b\udcff.jpg", b"x")])
