@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from irs.errors import ModelError
+from irs.models.nets import NETS
 
+#: Begins the names of our own nets.
+OWN = "irs:"
 #: What torchvision's builders set when they are given their own weights, and what silences their advice.
 _BUILT_WITH: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "init_weights": False},
@@ -23,14 +29,35 @@ _BUILT_WITH: dict[str, dict[str, Any]] = {
 @cache
 def torchvision_models() -> Any:
     """Return the module ``torchvision.models``, beside a torch for CPU as well."""
-    try:
-        from torchvision import models
-    except RuntimeError as error:
-        if "operator torchvision::nms does not exist" not in str(error):
-            raise
-        _define_missing_operators()
-        from torchvision import models
+    with _without_compiler():
+        try:
+            from torchvision import models
+        except RuntimeError as error:
+            if "operator torchvision::nms does not exist" not in str(error):
+                raise
+            _define_missing_operators()
+            from torchvision import models
     return models
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Let torchvision be imported without torch.compile: 0.2 s in place of 1.5.
+
+    One of its operators, that no classifier calls, asks at import for a function that tells where it could be compiled.
+    """
+    name = "torch._dynamo.utils"
+    if name in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(name)
+    stand_in.is_compile_supported = lambda _: False  # type: ignore[attr-defined]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        # Whoever compiles finds the real one.
+        del sys.modules[name]
 
 
 #: Operators vanish with the library that defined them.
@@ -57,6 +84,10 @@ def architectures() -> tuple[str, ...]:
 
 def check_architecture(name: str) -> None:
     """Raise ModelError unless a net of this name can be built."""
+    if name.startswith(OWN):
+        if name.removeprefix(OWN) not in NETS:
+            raise ModelError(f"There is no net {name!r} of irs: it has {', '.join(OWN + own for own in NETS)}.")
+        return
     if name in architectures():
         return
     near = difflib.get_close_matches(name, architectures(), n=3)
@@ -65,12 +96,14 @@ def check_architecture(name: str) -> None:
 
 
 def build(name: str, classes: int) -> nn.Module:
-    """Return a net with random weights and ``classes`` outputs.
+    """Return a net with random weights and ``classes`` outputs: torchvision's, or one of ours by ``irs:NAME``.
 
     Raises:
         ModelError: there is no such architecture.
     """
     check_architecture(name)
+    if name.startswith(OWN):
+        return NETS[name.removeprefix(OWN)](classes).eval()
     net: nn.Module = torchvision_models().get_model(name, weights=None, num_classes=classes, **_BUILT_WITH.get(name, {}))
     return net.eval()
 
@@ -82,16 +115,40 @@ def load(net: nn.Module, state: OrderedDict[str, torch.Tensor], *, classes: int,
         ModelError: the weights do not fit the net, answer other than ``classes`` classes, or are not finite.
     """
     _check_shapes(net.state_dict(), state, classes=classes, origin=origin)
-    for key, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise ModelError(f"{origin} is broken: {key!r} holds numbers that are not finite.")
     # Not strict: modules rename and add what older versions of them wrote before the keys are compared.
     missing, extra = net.load_state_dict(state, strict=False)
     if missing:
         raise ModelError(f"{origin} does not fit the architecture: {len(missing)} tensors are missing, first {missing[0]!r}.")
     if extra:
         raise ModelError(f"{origin} does not fit the architecture: it has {len(extra)} tensors too many, first {extra[0]!r}.")
+    # As the net holds them: what is stored may be of a kind that tells nothing about itself, or too large for it.
+    for key, tensor in net.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{origin} is broken: {key!r} holds numbers that are not finite.")
     return net.eval()
+
+
+def find_refusal(net: nn.Module, side_px: int) -> str | None:
+    """Return why ``net``, on the CPU and in float32, does not answer a picture of this side; None where it does."""
+    try:
+        with torch.inference_mode():
+            answer = net.eval()(torch.zeros(1, 3, side_px, side_px))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        return str(error).partition("\n")[0][:200]
+    return None if torch.isfinite(answer).all() else "its answer is no number"
+
+
+def check_takes(net: nn.Module, side_px: int, name: str) -> nn.Module:
+    """Return ``net`` if it answers pictures of this side; ``name`` is the model's in errors.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if why := find_refusal(net, side_px):
+        raise ModelError(
+            f"The model {name} does not answer pictures of {side_px} px ({why}): mend `preprocess` in its model.json."
+        )
+    return net
 
 
 def _check_shapes(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], *, classes: int, origin: str) -> None:

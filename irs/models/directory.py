@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,12 @@ from torch import nn
 from irs.errors import ModelError
 from irs.imaging import Preprocess
 from irs.models import architectures
+from irs.models.files import DESCRIPTION, LABEL_LETTERS, LABELS, WEIGHTS, WNIDS, digests_of, is_label
 from irs.models.model import Model
 
-DESCRIPTION, WEIGHTS, LABELS, WNIDS = "model.json", "weights.safetensors", "labels.txt", "wnids.txt"
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
-_CHUNK_BYTES = 2**20
+#: A thousand labels are 20 KB; what is larger is no text of a model.
+_MOST_TEXT_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +28,9 @@ class Description:
     name: str
     architecture: str
     preprocess: Preprocess = field(default_factory=Preprocess)
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=0.01, le=100)
     sure_above: float = Field(default=0.5, ge=0, le=1)
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9A-Fa-f]{64}$")
     license: str = ""
     source: str = ""
 
@@ -52,6 +52,15 @@ def read_description(directory: Path) -> Description:
         raise ModelError(f"{directory / DESCRIPTION} is broken: {where}: {first['msg']}.") from None
 
 
+def read_labels(directory: Path) -> tuple[str, ...]:
+    """Return the lines of ``labels.txt``.
+
+    Raises:
+        ModelError: the file is missing or broken.
+    """
+    return _lines(directory, LABELS)
+
+
 def open_directory(directory: Path) -> Model:
     """Return the model in ``directory``; reads its weights once, to check them against ``model.json``.
 
@@ -61,7 +70,7 @@ def open_directory(directory: Path) -> Model:
     if not directory.is_dir():
         raise ModelError(f"There is no model directory {directory}: give one with {DESCRIPTION}, {WEIGHTS} and {LABELS}.")
     description = read_description(directory)
-    labels = _lines(directory, LABELS)
+    labels = read_labels(directory)
     wnids = _lines(directory, WNIDS) if (directory / WNIDS).exists() else None
     if wnids is not None and len(wnids) != len(labels):
         raise ModelError(f"{directory}: {WNIDS} has {len(wnids)} lines and {LABELS} {len(labels)}: they must be equally many.")
@@ -96,26 +105,26 @@ def _build(directory: Path, architecture: str, classes: int) -> nn.Module:
 
 
 def _digest(directory: Path, expected_sha256: str) -> str:
-    weights, both = hashlib.sha256(), hashlib.sha256(_read(directory, DESCRIPTION))
     try:
-        with (directory / WEIGHTS).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                weights.update(chunk)
-                both.update(chunk)
+        sha256, digest = digests_of(directory)
     except OSError as error:
         raise ModelError(_unreadable(directory, WEIGHTS, error)) from None
-    if weights.hexdigest() != expected_sha256.lower():
+    if sha256 != expected_sha256.lower():
         raise ModelError(
             f"{directory / WEIGHTS} is not the file that {DESCRIPTION} names (sha256 differs): copy the model again."
         )
-    return f"sha256:{both.hexdigest()}"
+    return f"sha256:{digest}"
 
 
 def _read(directory: Path, name: str) -> bytes:
     try:
-        return (directory / name).read_bytes()
+        with (directory / name).open("rb") as file:
+            content = file.read(_MOST_TEXT_BYTES + 1)
     except OSError as error:
         raise ModelError(_unreadable(directory, name, error)) from None
+    if len(content) > _MOST_TEXT_BYTES:
+        raise ModelError(f"{directory / name} is larger than {_MOST_TEXT_BYTES // 2**20} MiB: it is no text of a model.")
+    return content
 
 
 def _lines(directory: Path, name: str) -> tuple[str, ...]:
@@ -125,6 +134,10 @@ def _lines(directory: Path, name: str) -> tuple[str, ...]:
         raise ModelError(f"{directory / name} is no UTF-8 text: write one label a line.") from None
     if not lines or not all(line.strip() for line in lines):
         raise ModelError(f"{directory / name} is empty or has an empty line: write one label a line.")
+    if odd := next((number for number, line in enumerate(lines, start=1) if not is_label(line)), 0):
+        raise ModelError(
+            f"Line {odd} of {directory / name} is none to read: write up to {LABEL_LETTERS} letters, no control characters."
+        )
     return lines
 
 

@@ -16,7 +16,7 @@ class Model:
     """One model: what it is called, what it expects and what its outputs mean.
 
     Attributes:
-        architecture: a torchvision name.
+        architecture: a torchvision name, or ``irs:NAME`` of :mod:`irs.models.nets`.
         digest: ``sha256:`` over what makes its answers: two models of one digest answer alike.
         labels: a name for each output, in order.
         wnids: WordNet 3.0 ids in the same order, or None.

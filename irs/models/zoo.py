@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 import re
-import socket
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,17 @@ from torch import nn
 from irs.errors import ModelError
 from irs.imaging import Preprocess
 from irs.models import architectures
+from irs.models.download import download, shown
+from irs.models.files import sha256_of
 from irs.models.model import Model
+from irs.models.tree import find_imagenet_wnids
+
+log = logging.getLogger(__name__)
 
 RANDOM = "random"
 _SEED = 0
-_SILENCE_S = 30.0
+#: Of the largest, 1.3 GB, at the slowest that is worth waiting for.
+_DOWNLOAD_S = 3600.0
 # torchvision's DenseNets were trained before module names could hold no dots.
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
 
@@ -46,7 +50,8 @@ def open_zoo(name: str) -> Model:
     weights = find_weights(architecture, "" if wanted == RANDOM else wanted)
     labels = tuple(weights.meta["categories"])
     preprocess = preprocess_of(weights)
-    facts = json.dumps([architecture, str(weights), asdict(preprocess), labels])
+    wnids = find_imagenet_wnids(labels)
+    facts = json.dumps([architecture, str(weights), asdict(preprocess), labels, wnids])
     if wanted == RANDOM:
         digest = hashlib.sha256(f"{facts} seed {_SEED} torch {torch.__version__}".encode()).hexdigest()
     else:
@@ -57,6 +62,7 @@ def open_zoo(name: str) -> Model:
         digest=f"sha256:{digest}",
         preprocess=preprocess,
         labels=labels,
+        wnids=wnids,
         license=license_of(weights),
         source="random numbers" if wanted == RANDOM else weights.url,
         build=(lambda: _random(architecture, len(labels))) if wanted == RANDOM else (lambda: _trained(architecture, weights)),
@@ -115,43 +121,37 @@ def _trained(architecture: str, weights: Any) -> nn.Module:
 
 def _downloaded(weights: Any) -> Path:
     path = cached_path(weights)
-    if not path.exists():
-        _state(weights)
-    return path
-
-
-def _state(weights: Any) -> OrderedDict[str, torch.Tensor]:
-    path = cached_path(weights)
+    if path.exists():
+        return path
+    log.info("weights_fetch", extra={"url": weights.url, "kept_in": str(path)})
     try:
-        with _silence_ends():
-            return weights.get_state_dict(progress=False, check_hash=True, weights_only=True, map_location="cpu")  # type: ignore[no-any-return]
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        if "invalid hash value" in str(error):
-            raise ModelError(f"{weights.url} came damaged: try again.") from None
-        raise ModelError(f"{path} is no file of weights ({type(error).__name__}): delete it, and it is fetched again.") from None
+        with shown(f"{weights}") as arrived:
+            download(weights.url, path, sha256_start=_first_digits(path), within_s=_DOWNLOAD_S, arrived=arrived)
     except OSError as error:
         raise ModelError(
             f"The weights {weights} cannot be fetched from {weights.url} ({error}): "
             f"put the file at {path}, or set IRS_MODEL to a model directory."
         ) from None
+    return path
 
 
-@contextmanager
-def _silence_ends() -> Iterator[None]:
-    """Let a download end when nothing comes for a while: torch hub sets no time-out."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SILENCE_S)
+def _state(weights: Any) -> OrderedDict[str, torch.Tensor]:
+    path = _downloaded(weights)
     try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+        # The file is here: torch hub only reads it.
+        return weights.get_state_dict(progress=False, weights_only=True, map_location="cpu")  # type: ignore[no-any-return]
+    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        raise ModelError(f"{path} is no file of weights ({type(error).__name__}): delete it, and it is fetched again.") from None
+
+
+def _first_digits(path: Path) -> str:
+    """Return the first digits of the SHA-256 that the name of a published file holds."""
+    return path.stem.rpartition("-")[2]
 
 
 def _sha256(path: Path, url: str) -> str:
     """Return the file's SHA-256; the first of its digits stand in the address, as torch hub checks after a download."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    expected = path.stem.rpartition("-")[2]
-    if not sha256.startswith(expected):
+    sha256 = sha256_of(path)
+    if not sha256.startswith(_first_digits(path)):
         raise ModelError(f"{path} is not what {url} holds: delete it, and it is fetched again.")
     return sha256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -94,6 +95,11 @@ def with_state(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Pa
     return make
 
 
+def eight_bits(state: dict[str, torch.Tensor]) -> None:
+    """Hold no number, in a kind that torch cannot tell it of."""
+    state["classifier.1.bias"] = torch.full((CLASSES,), torch.nan).to(torch.float8_e4m3fn)
+
+
 def cut(directory: Path) -> None:
     path = directory / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
@@ -109,16 +115,32 @@ def cut(directory: Path) -> None:
         (missing("weights.safetensors"), "weights.safetensors is missing"),
         (missing("labels.txt"), "labels.txt is missing"),
         (changed("model.json", "{"), "model.json is broken: .*JSON"),
-        (changed("model.json", '{"architecture": "resnet18", "sha256": ""}'), "model.json is broken: name: Field required"),
+        (
+            changed("model.json", '{"architecture": "resnet18", "sha256": "' + 64 * "0" + '"}'),
+            "model.json is broken: name: Field required",
+        ),
         (lambda directory: write(directory, preprocess={"resize": 10, "crop": 64}), "crop 64 must be 1 to resize 10"),
-        (lambda directory: write(directory, temperature=0), "temperature: Input should be greater than 0"),
+        (lambda directory: write(directory, temperature=0), "temperature: Input should be greater than or equal to 0.01"),
+        (lambda directory: write(directory, temperature=1e300), "temperature: Input should be less than or equal to 100"),
+        (lambda directory: write(directory, temperature=float("nan")), "temperature: "),
         (lambda directory: write(directory, sha256="0" * 64), "sha256 differs"),
+        (lambda directory: write(directory, sha256="no digest"), "sha256: String should match pattern"),
         (lambda directory: write(directory, architecture="squeezenet1_2"), "'squeezenet1_2': did you mean squeezenet1_"),
-        (lambda directory: write(directory, architecture="irs:unheard"), "no classification architecture 'irs:unheard'"),
+        (lambda directory: write(directory, architecture="irs:unheard"), "There is no net .irs:unheard. of irs: it has irs:m"),
         (lambda directory: write(directory, architecture="resnet18"), "does not fit the architecture: .* tensors are missing"),
         (changed("wnids.txt", "n1\n"), "wnids.txt has 1 lines and labels.txt 3"),
         (changed("labels.txt", "cat\n\nbear\n"), "labels.txt is empty or has an empty line"),
         (lambda directory: (directory / "labels.txt").write_bytes(b"\xff\xfe\n"), "labels.txt is no UTF-8 text"),
+        (changed("labels.txt", "cat\nd\x1b[2Jog\nbear\n"), "Line 2 of .*labels.txt is none to read: write up to 200 letters"),
+        (changed("labels.txt", f"cat\ndog\n{'r' * 201}\n"), "Line 3 of .*labels.txt is none to read"),
+        (lambda directory: os.truncate(directory / "labels.txt", 2**24 + 1), "labels.txt is larger than 16 MiB"),
+        (lambda directory: os.truncate(directory / "model.json", 2**24 + 1), "model.json is larger than 16 MiB"),
+        (changed("model.json", '{"deep": ' + 10_000 * "[" + 10_000 * "]" + "}"), "model.json is broken: "),
+        (
+            with_state(lambda state: state.update({"classifier.1.bias": torch.full((CLASSES,), 1e300, dtype=torch.float64)})),
+            "not finite",
+        ),
+        (with_state(eight_bits), "'classifier.1.bias' holds .* not finite"),
         (cut, "weights.safetensors cannot be read"),
         (with_state(lambda state: state["classifier.1.bias"].fill_(torch.nan)), "'classifier.1.bias' holds .* not finite"),
         (with_state(lambda state: state.update(more=torch.zeros(1))), "1 tensors too many, first 'more'"),
@@ -252,6 +274,7 @@ def test_torchvisions_preprocessing_comes_with_its_weights() -> None:
 
 def test_the_list_names_directories_and_torchvision_and_says_what_is_broken(directory: Path) -> None:
     write(directory.parent / "broken", name=None)
+    write(directory.parent / "latin").joinpath("labels.txt").write_bytes("Bär\n".encode("latin-1"))
 
     entries = {entry.name: entry for entry in list_models([directory.parent])}
 
@@ -262,8 +285,10 @@ def test_the_list_names_directories_and_torchvision_and_says_what_is_broken(dire
         entries["three"].problem,
     )
     assert "name: Field required" in str(entries["broken"].problem)
+    assert "labels.txt is no UTF-8 text" in str(entries["latin"].problem)
     assert (0.69758, 1000) == (entries["resnet18"].accuracy, entries["resnet18"].classes)
-    assert len(torchvision_models().list_models(module=torchvision_models())) + 2 == len(entries)
+    # Three written here, and the one that comes with irs.
+    assert len(torchvision_models().list_models(module=torchvision_models())) + 3 + 1 == len(entries)
 
 
 def test_one_model_is_shown_with_its_digest(directory: Path) -> None:
