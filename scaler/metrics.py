@@ -1,0 +1,86 @@
+"""Counters and gauges of one scaler, for Prometheus; a registry of their own, so that tests stay apart."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from irs.monitoring.metrics import registry_of
+from scaler.loop import Step
+
+
+class Metrics:
+    """What ``/metrics`` tells; fed with each step. ``queue``: name of the request queue; ``policy``: what is gone by."""
+
+    def __init__(self, queue: str, policy: str) -> None:
+        self.registry = registry = registry_of()
+        self._policy = policy
+        self._queue, self._instance_s, self._usd = queue, 0.0, 0.0
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        self._leads = gauge("irs_scaler_leads", "1 while this scaler leads.")
+        self._waiting = gauge("celery_queue_length", "Messages that wait.", "queue_name")
+        self._inflight = gauge("irs_queue_in_flight", "Messages in work.", "queue")
+        self._delayed = gauge("irs_queue_delayed", "Messages that are not visible yet.", "queue")
+        self._oldest = gauge("irs_queue_oldest_seconds", "How long the message received last had waited.", "queue")
+        self._workers = gauge("celery_active_worker_count", "Workers that are ready.", "queue_name")
+        self._processes = gauge("celery_active_process_count", "Processes of workers that are ready.", "queue_name")
+        self._by_phase = gauge("irs_scaler_instances", "Instances by phase.", "phase")
+        self._running = gauge("irs_scaler_running", "Workers that are ready.")
+        self._starting = gauge("irs_scaler_starting", "Workers that were asked for and are not ready yet.")
+        self._need = gauge("irs_scaler_desired", "Workers that the policy wants.")
+        self._rate = gauge("irs_scaler_rate_per_second", "Images a second of one worker, measured.")
+        self._boot = gauge("irs_scaler_boot_seconds", "Seconds from launch to ready, measured.")
+        self._looked = gauge("irs_scaler_age_seconds", "Seconds since the last good look; grows while the scaler is blind.")
+        self._decisions = Counter(
+            "irs_scaler_decisions", "Decisions by what asked for them.", ["policy", "reason"], registry=registry
+        )
+        self._launches = Counter("irs_scaler_launches", "Instances asked for.", registry=registry)
+        self._failed = Counter("irs_scaler_failed_boots", "Boots that failed.", registry=registry)
+        self._instance_seconds = Counter("irs_instance_seconds", "Seconds of instances.", registry=registry)
+        self._dollars = Counter("irs_cost_dollars", "Dollars of instances.", registry=registry)
+        self._spent = gauge("irs_scaler_dollars_today", "Dollars spent today (UTC).")
+        self._last_good: float | None = None
+
+    def observe(self, step: Step) -> None:
+        """Take one step in."""
+        self._leads.set(step.leads)
+        self._decisions.labels(self._policy, step.decision.kind).inc()
+        if step.seen is None or step.fleet is None or step.book is None:
+            self._looked.set(0.0 if self._last_good is None else step.now - self._last_good)
+            return
+        self._last_good = step.now
+        self._looked.set(0.0)
+        for gauge, value in (
+            (self._waiting, step.seen.visible),
+            (self._inflight, step.seen.inflight),
+            (self._delayed, step.seen.delayed),
+            (self._oldest, step.seen.oldest_wait_s),
+        ):
+            if value is not None:
+                gauge.labels(self._queue).set(value)
+        for phase in ("requested", "booting", "ready", "leaving", "stuck", "lost"):
+            self._by_phase.labels(phase).set(step.fleet.count(phase))
+        ready = step.fleet.count("ready")
+        # A worker is one process, of threads.
+        for gauge in (self._workers, self._processes):
+            gauge.labels(self._queue).set(ready)
+        self._running.set(ready)
+        self._starting.set(step.fleet.count("requested", "booting"))
+        for gauge, name in ((self._need, "need"), (self._rate, "rate_per_s"), (self._boot, "boot_s")):
+            if name in step.decision.numbers:
+                gauge.set(step.decision.numbers[name])
+        self._launches.inc(step.launched)
+        self._failed.inc(len(step.fleet.failed))
+        spent = step.book.money
+        self._spent.set(spent.usd)
+        # The book's sums begin anew each day; counters never fall.
+        self._instance_seconds.inc(max(0.0, spent.instance_s - self._instance_s))
+        self._dollars.inc(max(0.0, spent.usd - self._usd))
+        self._instance_s, self._usd = spent.instance_s, spent.usd
+
+    def text(self) -> tuple[bytes, str]:
+        """Return the exposition and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
