@@ -1,0 +1,208 @@
+"""A job outlives its page, its connection and its server; and the page says how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from browsing import CUT, Browsing, Visit
+from serving import Site
+from waiting import eventually
+from webpages import Answers
+from workers import LABELS
+
+Photos = Callable[..., list[Path]]
+
+
+def test_a_reload_brings_all_labels_back(visit: Visit, photos: Photos):
+    visit.choose(photos(5))
+    visit.until_finished()
+    before = [(tile["number"], tile["label"]) for tile in visit.tiles()]
+
+    visit.page.reload()
+
+    visit.until(lambda: before == [(tile["number"], tile["label"]) for tile in visit.tiles()])
+    visit.until(lambda: visit.pictures(5))
+
+
+def test_two_browsers_follow_one_job_and_keep_jobs_apart(site: Site, browsing: Browsing, photos: Photos):
+    one, other = browsing.open(site.url), browsing.open(site.url)
+    one.choose(photos(4))
+    other.choose(photos(2, first=40))
+    one.until_finished()
+    other.until_finished()
+
+    guest = browsing.open(f"{site.url}/jobs/{one.job_id}")
+
+    guest.until(lambda: len(guest.tiles("ok")) == 4)
+    assert 2 == len(other.tiles("ok"))
+    assert one.job_id != other.job_id
+
+
+def test_two_processes_of_the_page_tell_one_job_and_outlive_each_other(site: Site, browsing: Browsing, photos: Photos):
+    """The news of each result go to either process alone; sweeps find the rest."""
+    with site.beside() as other:
+        here = browsing.open(site.url)
+        held = here.hold(r"/images/5\?")
+        here.choose(photos(12))
+        here.until(lambda: held and here.job_id)
+        there = browsing.open(f"{other.url}/jobs/{here.job_id}")
+        there.expect(*CUT)
+        there.until(lambda: len(there.tiles("ok")) >= 5)
+
+        held[0].continue_()
+
+        for visit in (here, there):
+            visit.until_finished()
+            visit.until(lambda visit=visit: list(range(12)) == sorted(tile["number"] for tile in visit.tiles("ok")))
+
+
+def test_an_answer_that_is_read_after_the_end_changes_nothing(idle: Site, browsing: Browsing, photos: Photos):
+    """The stream may tell the end of a job before the answer to its closing is read; then nothing more comes."""
+    visit = browsing.open(idle.url)
+    visit.expect("404")
+    late = visit.delay(r"/close$")
+    visit.choose(photos(1))
+    visit.until(lambda: late)
+    Answers(idle.workers.cloud).answer(visit.job_id, 0)
+    visit.until_finished()
+
+    with visit.page.expect_event("requestfinished", lambda request: request.url.endswith("/close")):
+        late[0]()
+    visit.page.evaluate("new Promise((done) => setTimeout(done, 100))")
+
+    assert "finished" == visit.stage
+    assert visit.headline.startswith("1 recognised in")
+
+
+def test_the_end_is_told_to_a_page_that_had_all_results_before(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url)
+    visit.expect("404")
+    held = visit.hold(r"/close$")
+    visit.choose(photos(1))
+    visit.until(lambda: held)
+    job = visit.job_id
+    with idle.beside() as other:
+        guest = browsing.open(f"{other.url}/jobs/{job}")
+        # These answers hold no picture.
+        guest.expect(*CUT, "404")
+        Answers(idle.workers.cloud).answer(job, 0)
+        guest.until(lambda: len(guest.tiles("ok")) == 1)
+
+        other.kill()
+        idle.ask("POST", f"/api/jobs/{job}/close", {"count": 1})
+        other.start()
+
+        guest.until_finished()
+
+
+def test_the_page_says_which_model_serves_and_the_kinds_it_knows(site: Site, browsing: Browsing):
+    visit = browsing.open(site.url)
+    assert "It knows 10 kinds of things, and names nothing else." in visit.text(".intro")
+
+    visit.page.click("#model summary")
+    assert ("tiny", "10 kinds", "50 %") == tuple(visit.text(f"#model-{part}") for part in ("full", "kinds", "sure"))
+    visit.page.click("#model-kinds")
+
+    assert "tiny" == visit.text("h1")
+    assert sorted(LABELS) == visit.page.locator(".kinds li").all_text_contents()
+
+
+def test_a_page_without_a_worker_says_so_and_what_to_do(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url)
+
+    visit.choose(photos(2))
+
+    visit.until(lambda: "No worker is running and none is starting. Start one with" in visit.text("#subline"))
+    assert 2 == len(visit.tiles("waiting"))
+
+
+def test_an_upload_goes_on_by_itself_when_the_connection_is_back(visit: Visit, photos: Photos):
+    visit.expect(*CUT)
+    held = visit.hold(r"/images/1\?")
+    visit.choose(photos(6))
+    visit.until(lambda: held)
+
+    visit.page.context.set_offline(True)
+    held[0].abort()
+    visit.until(lambda: "Connection lost. Waiting to continue" in visit.banners)
+    visit.page.unroute_all()
+    visit.page.context.set_offline(False)
+
+    visit.until_finished()
+    visit.until(lambda: len(visit.tiles("ok")) == 6)
+    assert "Connection lost" not in visit.banners
+
+
+def test_a_killed_server_loses_nothing_and_the_page_goes_on_alone(lonely: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(lonely.url)
+    visit.expect(*CUT)
+    visit.choose(photos(30))
+    visit.until(lambda: len(visit.tiles("waiting")) >= 5)
+
+    lonely.kill()
+    visit.until(lambda: "Connection lost" in visit.banners)
+    lonely.start()
+    visit.until(lambda: len(visit.tiles("waiting")) == 30)
+    lonely.workers.start()
+    visit.until_answered(10)
+    lonely.kill()
+    lonely.start()
+
+    visit.until_finished(within_s=90)
+    assert list(range(30)) == sorted(tile["number"] for tile in visit.tiles("ok"))
+
+
+def test_after_a_reload_the_same_folder_sends_only_what_is_missing(site: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(site.url)
+    held = visit.hold(r"/images/[4-9]\?")
+    folder = photos(8)[0].parent
+    visit.choose_folder(folder)
+    visit.until(lambda: len(held) == 3 and len(visit.tiles("ok")) == 4)
+    visit.page.once("dialog", lambda dialog: dialog.accept())
+    puts: list[str] = []
+    visit.page.on("request", lambda request: puts.append(request.url) if request.method == "PUT" else None)
+
+    visit.page.reload()
+    visit.page.unroute_all()
+    visit.until(lambda: "4 of 8 images arrived. Add the same folder again to send the rest." in visit.banners)
+    visit.choose_folder(folder)
+
+    visit.until_finished()
+    assert 4 == len(puts)
+    visit.until(lambda: list(range(8)) == sorted(tile["number"] for tile in visit.tiles("ok")))
+
+
+def test_a_job_whose_sender_was_cut_off_before_its_end_is_closed_by_the_page(site: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(site.url)
+    closes = visit.hold(r"/close$")
+    visit.choose(photos(3))
+    visit.until(lambda: closes and len(visit.tiles("ok")) == 3)
+
+    visit.page.reload()
+    visit.page.unroute_all()
+
+    visit.until_finished()
+
+
+def test_a_cancelled_job_says_what_was_recognised(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url)
+    visit.choose(photos(3))
+    visit.until(lambda: len(visit.tiles("waiting")) == 3)
+
+    visit.page.click("#cancel button")
+
+    visit.until(lambda: visit.headline == "Cancelled. 0 of 3 recognised.")
+    visit.until(lambda: len(visit.tiles("cancelled")) == 3)
+
+
+def test_recent_jobs_are_remembered_by_this_browser_and_forgotten_on_request(visit: Visit, site: Site, photos: Photos):
+    visit.choose(photos(3))
+    visit.until_finished()
+    visit.page.goto(site.url)
+    visit.until(lambda: "photo 0.jpg and 2 others" in visit.text("#recent"))
+
+    visit.page.click("#forget-all")
+
+    eventually(lambda: not visit.page.is_visible("#recent"))
+    assert "[]" == visit.page.evaluate("localStorage.getItem('irs.jobs')")

@@ -1,0 +1,86 @@
+"""The same page without JavaScript: post, see, open, download, cancel."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from browsing import Browsing, Visit
+from serving import Site
+from waiting import eventually
+
+from irs.records import new_job_id
+
+#: Of a job opened this minute, and of one of long ago.
+NEW, OLD = new_job_id(), "01k9t3v6q8w0y2r4e6n8m1h3j5"
+Photos = Callable[..., list[Path]]
+
+
+def post(visit: Visit, paths: list[Path]) -> None:
+    visit.choose(paths)
+    visit.page.click("text=Recognise")
+    visit.until(lambda: visit.job_id)
+
+
+def until_finished(visit: Visit) -> None:
+    # The page asks by itself every five seconds.
+    visit.page.wait_for_selector("body[data-stage=finished]", timeout=60_000)
+
+
+def reload_until_finished(visit: Visit) -> None:
+    def is_finished() -> bool:
+        visit.page.reload()
+        return visit.stage == "finished"
+
+    eventually(is_finished, within_s=60, every_s=0.2)
+
+
+def test_a_form_is_answered_by_tiles_and_downloads_without_javascript(site: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(site.url, java_script_enabled=False)
+
+    post(visit, photos(3))
+
+    until_finished(visit)
+    assert 3 == visit.page.locator(".cell[data-state=ok] .label").count()
+    assert "3 recognised in" in (visit.page.text_content("#headline") or "")
+    with visit.page.expect_download() as download:
+        visit.page.click("#csv")
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig"))))
+    assert ["photo 0.jpg", "photo 1.jpg", "photo 2.jpg"] == [row["file"] for row in rows]
+
+
+def test_a_tile_leads_to_a_page_of_its_own_without_javascript(site: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(site.url, java_script_enabled=False)
+    post(visit, photos(2))
+    reload_until_finished(visit)
+
+    visit.page.click('.cell[data-n="1"] .tile')
+
+    assert 5 == visit.page.locator(".likely tr").count()
+    assert "photo 1.jpg" in (visit.page.text_content(".facts") or "")
+    visit.page.click("text=All images")
+    assert 2 == visit.page.locator(".cell").count()
+
+
+def test_a_job_is_cancelled_by_a_form_without_javascript(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url, java_script_enabled=False)
+    post(visit, photos(2))
+
+    visit.page.click("#cancel button")
+
+    assert "Cancelled. 0 of 2 recognised." == (visit.page.text_content("#headline") or "").strip()
+
+
+@pytest.mark.parametrize(
+    ("id", "title"), [(NEW, "There is no such job"), (OLD, "The job has expired")], ids=["unknown", "expired"]
+)
+def test_a_job_that_is_not_there_is_one_sentence_and_a_way_home(site: Site, browsing: Browsing, id: str, title: str):
+    visit = browsing.open(f"{site.url}/jobs/{id}", java_script_enabled=False)
+    visit.expect("404", "410")
+
+    assert title == visit.page.text_content("h1")
+    visit.page.click("main a")
+    assert f"{site.url}/" == visit.page.url

@@ -1,0 +1,227 @@
+"""How the service stands, for the page and for probes; asked at most every five seconds, however many ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from statistics import median
+from typing import Generic, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from irs.cloud import Cloud
+from irs.errors import IrsError, MissingResource, NotFound
+from irs.monitoring.decisions import find_scaler
+from irs.monitoring.status import SILENT_S, count_queue
+from irs.records import Beat, ModelCard, ModelFacts, Phase, _Json, card_key
+from webui.formats import FORMATS
+
+T = TypeVar("T")
+
+KEPT_S = 5.0
+#: Beats of workers that live no more tell how long a start takes: the newest are enough.
+MOST_FORMER = 16
+READERS = 16
+#: The last that is heard of a worker.
+GONE: frozenset[Phase] = frozenset({"stopped", "drained"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue(_Json):
+    """Tasks by SQS's own count: approximate on AWS."""
+
+    visible: int
+    in_flight: int
+    delayed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerCounts(_Json):
+    """Workers by what they do; those silent for long are not counted."""
+
+    ready: int
+    busy: int
+    starting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardView(_Json):
+    """What is known of a model besides its name.
+
+    Attributes:
+        kinds: how many labels it tells apart; it names nothing else.
+        sure_above: the least confidence that is shown without doubt.
+        dated: Unix seconds of the file of its weights; None if unknown.
+        why: why this model serves, as the end of a sentence; "" where a person named it.
+    """
+
+    kinds: int
+    sure_above: float
+    dated: float | None
+    why: str
+
+    @classmethod
+    def of(cls, card: ModelCard) -> CardView:
+        """Return a card without its labels."""
+        return cls(kinds=len(card.labels), sure_above=card.sure_above, dated=card.dated, why=card.why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(_Json):
+    """Bytes of one image, images of one job."""
+
+    max_bytes: int
+    max_images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceView(_Json):
+    """What ``GET /api/status`` says.
+
+    Attributes:
+        model: of the worker that spoke last; None while none has one.
+        card: what is known of that model; None until a worker of it has said so.
+        scaled: whether a scaler starts workers when images come.
+        typical_start_s: median of what the starts of the last workers took, until they took images; None if none is known.
+        flower_url: where Flower runs, None if it does not.
+        formats: pictures that may be handed in.
+    """
+
+    queue: Queue
+    workers: WorkerCounts
+    scaled: bool
+    model: ModelFacts | None
+    card: CardView | None
+    typical_start_s: float | None
+    flower_url: str | None
+    limits: Limits
+    formats: tuple[str, ...] = FORMATS
+
+
+class Kept(Generic[T]):
+    """An answer that is kept for some seconds; who asks meanwhile waits for the same question."""
+
+    def __init__(self, ask: Callable[[], T], for_s: float = KEPT_S) -> None:
+        self._ask, self._for_s = ask, for_s
+        self._lock = anyio.Lock()
+        self._limiter = anyio.CapacityLimiter(1)
+        self._value: T | None = None
+        self._asked_s = float("-inf")
+
+    async def get(self) -> T:
+        """Return the answer; raises what asking raises, which is not kept."""
+        async with self._lock:
+            if self._value is None or time.monotonic() - self._asked_s > self._for_s:
+                asked_s = time.monotonic()
+                self._value = await to_thread.run_sync(self._ask, limiter=self._limiter)
+                self._asked_s = asked_s
+            return self._value
+
+
+class Service:
+    """The service of one stack. Every call may raise an error of the cloud."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cards = Cards(cloud)
+        self._status = Kept(lambda: read_service(cloud, self._cards))
+        self._reason = Kept(lambda: why_not_ready(cloud))
+
+    async def status(self) -> ServiceView:
+        """Return how the service stands."""
+        return await self._status.get()
+
+    async def card(self) -> ModelCard | None:
+        """Return what is known of the model that serves now; None if nothing is."""
+        model = (await self.status()).model
+        return await self.card_of(model.digest) if model else None
+
+    async def card_of(self, digest: str) -> ModelCard | None:
+        """Return what is known of a model; None if nothing is."""
+        return await to_thread.run_sync(self._cards.find, digest)
+
+    async def why_not_ready(self) -> str:
+        """Return why no image can be taken now; "" when one can."""
+        return await self._reason.get()
+
+
+class Cards:
+    """Cards of models, each read once: a model of one digest never changes."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._known: dict[str, ModelCard] = {}
+
+    def find(self, digest: str) -> ModelCard | None:
+        """Return the card of a model; None where no worker has stored one that can be read."""
+        if digest not in self._known:
+            try:
+                self._known[digest] = ModelCard.from_json(self._cloud.output.get(card_key(digest)))
+            except (NotFound, ValueError):
+                return None
+        return self._known[digest]
+
+
+def read_service(cloud: Cloud, cards: Cards) -> ServiceView:
+    """Return how the service stands now: one count of the queue, one LIST, a GET for the scaler and one a worker."""
+    settings = cloud.settings
+    counts = count_queue(cloud, settings.requests_queue)
+    now = time.time()
+    beats = _beats(cloud, now)
+    alive = [beat for beat in beats if now - beat.at <= SILENT_S and beat.phase not in GONE]
+    spoke = max((beat for beat in alive or beats if beat.model), key=lambda beat: beat.at, default=None)
+    scaler = find_scaler(cloud)
+    starts = [beat.ready_after_s for beat in beats if beat.ready_after_s is not None]
+
+    def count(*phases: Phase) -> int:
+        return sum(beat.phase in phases for beat in alive)
+
+    card = cards.find(spoke.model.digest) if spoke and spoke.model else None
+    return ServiceView(
+        queue=Queue(visible=counts.visible, in_flight=counts.in_flight, delayed=counts.delayed),
+        workers=WorkerCounts(
+            ready=count("ready", "paused"), busy=count("busy", "retiring"), starting=count("starting", "warming")
+        ),
+        scaled=scaler is not None and scaler.is_leading,
+        model=spoke.model if spoke else None,
+        card=CardView.of(card) if card else None,
+        typical_start_s=round(median(starts), 1) if starts else None,
+        flower_url=settings.flower_url or None,
+        limits=Limits(max_bytes=settings.max_bytes, max_images=settings.web_max_images),
+    )
+
+
+def why_not_ready(cloud: Cloud) -> str:
+    """Return the first reason why images cannot be taken: a bucket or a queue that does not answer; "" if all do."""
+    try:
+        for bucket in (cloud.input, cloud.output):
+            next(iter(islice(bucket.list("jobs/"), 1)), None)
+        for queue in (cloud.settings.requests_queue, cloud.settings.responses_queue):
+            count_queue(cloud, queue)
+    except NotFound as error:
+        return f"{error.key} is not there: run `irs provision`."
+    except IrsError as error:
+        return str(error)
+    return ""
+
+
+def _beats(cloud: Cloud, now: float) -> list[Beat]:
+    def read(key: str) -> Beat | None:
+        try:
+            return Beat.from_json(cloud.output.get(key))
+        except (NotFound, ValueError):
+            # Expired meanwhile, or of a version that is not ours.
+            return None
+
+    try:
+        listed = sorted(cloud.output.list("workers/"), key=lambda one: one.modified, reverse=True)
+    except NotFound:
+        raise MissingResource(f"Bucket {cloud.output.name} is not there: run `irs provision` first.") from None
+    # A beat is written anew each time: its age is known without reading it.
+    alive = [one.key for one in listed if now - one.modified.timestamp() <= SILENT_S]
+    former = [one.key for one in listed if now - one.modified.timestamp() > SILENT_S][:MOST_FORMER]
+    with ThreadPoolExecutor(READERS, "irs-beats") as pool:
+        return [beat for beat in pool.map(read, [*alive, *former]) if beat is not None]
