@@ -47,6 +47,8 @@ class BatchedCalls(Generic[T]):
         self._waiting: list[_Waiting[T]] = []
         self._in_flight = 0
         self._is_closing = self._is_over = False
+        # When a waiting thread looks again by itself; None: only when it is woken.
+        self._looks_at: float | None = None
         self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -60,8 +62,10 @@ class BatchedCalls(Generic[T]):
     def put(self, item: T) -> None:
         """Queue an item; never blocks."""
         with self._changed:
-            self._waiting.append(_Waiting(item, time.monotonic()))
-            self._changed.notify()
+            now = time.monotonic()
+            self._waiting.append(_Waiting(item, now))
+            if len(self._waiting) >= MOST_ENTRIES or self._looks_at is None or self._looks_at > now + self._wait_s:
+                self._changed.notify()
 
     def close(self, *, within_s: float) -> int:
         """Send what waits and end the threads; return how many items did not get through in time."""
@@ -101,10 +105,15 @@ class BatchedCalls(Generic[T]):
                 if batch and not self._is_over:
                     self._waiting = [one for one in self._waiting if one not in batch]
                     self._in_flight += len(batch)
+                    self._looks_at = None
+                    if self._waiting:
+                        # Another must look at what is left: this one's call may take its whole time.
+                        self._changed.notify()
                     return batch
                 if self._is_over or (self._is_closing and not self._waiting and not self._in_flight):
                     self._changed.notify_all()
                     return []
+                self._looks_at = due_at
                 self._changed.wait(None if due_at is None else max(0.0, due_at - now))
 
     def _next(self, now: float) -> tuple[list[_Waiting[T]], float | None]:

@@ -23,6 +23,8 @@ from irs.broker.poller import Poller
 from irs.broker.receive import Receiver
 from irs.broker.switch import Health
 from irs.cloud import Cloud
+from irs.sqs import Sqs
+from irs.tally import ACKS
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +85,15 @@ class Intake:
         self._cloud, self._hub = cloud, hub
         self._deliver, self._has_consumer, self._slots = deliver, has_consumer, slots
         # One try, five seconds: what fails goes back into its batch, which tries again with back-off.
-        self._sqs = cloud.client("sqs", read_seconds=5.0, attempts=1)
+        self._sqs = Sqs(cloud)
         self._pollers: dict[str, list[Poller]] = {}
+        self._turns: dict[str, object] = {}
         self._leaving: list[Poller] = []
         self._arrived: deque[_Arrived] = deque()
         self._changed = threading.Condition()
         self._transit = 0
         self._is_plentiful = True
+        self._emptied_at: float | None = None
         self._stopped_at: float | None = None
         self._closed = threading.Event()
         self._leases = Leases(self._extend, visibility_s=options.visibility_s, max_lease_s=options.max_lease_s)
@@ -108,14 +112,18 @@ class Intake:
         """Begin to poll a queue."""
         if queue in self._pollers:
             return
+        # Consumed again, as remote control may ask for: it was no drain.
+        self._stopped_at = None
+        turn = self._turns[queue] = object()
         self._pollers[queue] = [
             Poller(
                 url,
                 number,
                 receiver=lambda: Receiver(self._cloud, is_cut=self._is_cut),
-                room=lambda number: self._room(number, queue),
+                room=lambda number: self._room(number, queue, turn),
                 on_messages=lambda messages, reserved, at: self._arrive(queue, url, messages, reserved, at),
-                wait_s=self.options.wait_s,
+                on_empty=self._note_empty,
+                wait_s=lambda: switch.poll_wait_s(self.options.wait_s),
                 visibility_s=self.options.visibility_s,
             )
             for number in range(self.options.pollers)
@@ -125,6 +133,7 @@ class Intake:
         """Stop polling a queue. Returns at once: what a running poll still brings is handed back."""
         # Its consumer is gone already, which is what pollers and delivery look at.
         self._leaving += self._pollers.pop(queue, [])
+        self._turns.pop(queue, None)
         if not self._pollers and self._stopped_at is None:
             self._stopped_at = time.monotonic()
         self.wake()
@@ -133,14 +142,15 @@ class Intake:
         """The message is done: delete it soon. Never blocks, never raises."""
         if lease := self._leases.find(tag):
             self._leases.finish(lease)
+            lease.done_at = time.monotonic()
             self._deletes.put(lease)
-        self.wake()
+        self._wake_if_worthwhile()
 
     def reject(self, tag: str) -> None:
         """The message is not done: it comes back after 2ⁿ seconds, n its receives. Never blocks, never raises."""
         if lease := self._leases.find(tag):
             self._hand_back(lease, hide_s=backoff_s(lease.receives))
-        self.wake()
+        self._wake_if_worthwhile()
 
     def hand_back(self, tag: str) -> None:
         """The message was not begun: others may have it at once."""
@@ -176,6 +186,12 @@ class Intake:
         with self._changed:
             self._changed.notify_all()
 
+    def _wake_if_worthwhile(self) -> None:
+        """Wake the pollers when there is room for a full receive; for less they look by themselves."""
+        wanted, free = self._unreserved()
+        if free >= wanted:
+            self.wake()
+
     def health(self) -> Health:
         """Return how polling and holding go."""
         pollers = [poller for pollers in self._pollers.values() for poller in pollers]
@@ -184,16 +200,21 @@ class Intake:
             stuck=self._leases.stuck,
             held=len(self._leases),
             undeleted=self._deletes.backlog,
+            emptied_at=self._emptied_at,
         )
 
     # Pollers' threads
 
-    def _room(self, number: int, queue: str) -> int:
-        """Block until a receive makes sense; return its size, reserved, or 0 when polling is over."""
+    def _room(self, number: int, queue: str, turn: object) -> int:
+        """Block until a receive makes sense; return its size, reserved, or 0 when polling is over.
+
+        Args:
+            turn: of the poller that asks: one of an earlier turn of consuming the queue ends.
+        """
         with self._changed:
             fill_until: float | None = None
             while True:
-                if self._closed.is_set() or not self._has_consumer(queue):
+                if self._closed.is_set() or not self._has_consumer(queue) or self._turns.get(queue) is not turn:
                     return 0
                 wanted, free = self._unreserved()
                 # One poller keeps watch over an empty queue; the others help while messages come.
@@ -207,7 +228,7 @@ class Intake:
                     self._changed.wait(fill_until - now)
                 else:
                     fill_until = None
-                    self._changed.wait(1.0)
+                    self._changed.wait(FILL_S if free <= 0 else 1.0)
 
     def _unreserved(self) -> tuple[int, int]:
         """Return how many messages make a full receive here, and how many there is room for."""
@@ -215,8 +236,13 @@ class Intake:
         held_back = max(0, self._deletes.backlog - UNDELETED_ALLOWED)
         return min(MOST_MESSAGES, max(1, limit // 2)), free - self._transit - held_back
 
+    def _note_empty(self) -> None:
+        self._emptied_at = time.monotonic()
+
     def _arrive(self, queue: str, url: str, messages: list[dict[str, Any]], reserved: int, asked_at: float) -> None:
         arrived: list[_Arrived] = []
+        if messages:
+            self._emptied_at = None
         try:
             self._hold(queue, url, messages, asked_at, arrived)
         finally:
@@ -247,8 +273,9 @@ class Intake:
             else:
                 arrived.append(_Arrived(queue, message, lease))
 
-    def _is_cut(self) -> bool:
-        return self.options.cut_polls and self._stopped_at is not None
+    def _is_cut(self, wait_s: int) -> bool:
+        # Also one that was begun before polls were told to hasten.
+        return self.options.cut_polls and (self._stopped_at is not None or wait_s > switch.poll_wait_s(wait_s))
 
     # The hub's thread
 
@@ -261,9 +288,9 @@ class Intake:
                 log.exception("undeliverable", extra={"message_id": arrived.lease.message_id})
                 self._hand_back(arrived.lease, hide_s=backoff_s(arrived.lease.receives))
             finally:
+                # In hand now and no more on its way: the room is the same.
                 with self._changed:
                     self._transit -= 1
-                    self._changed.notify_all()
 
     def _deliver_one(self, arrived: _Arrived) -> None:
         lease = arrived.lease
@@ -301,23 +328,22 @@ class Intake:
         return again
 
     def _change_visibility(self, leases: Sequence[Lease], seconds: Callable[[Lease], int]) -> list[tuple[Lease, bool]]:
-        answer = self._sqs.change_message_visibility_batch(
-            QueueUrl=leases[0].url,
-            Entries=[
-                {"Id": str(n), "ReceiptHandle": lease.handle, "VisibilityTimeout": seconds(lease)}
-                for n, lease in enumerate(leases)
-            ],
-        )
+        entries = [
+            {"Id": str(n), "ReceiptHandle": lease.handle, "VisibilityTimeout": seconds(lease)} for n, lease in enumerate(leases)
+        ]
+        answer = self._sqs.call("ChangeMessageVisibilityBatch", {"QueueUrl": leases[0].url, "Entries": entries})
         return [(leases[int(entry["Id"])], _is_final(entry)) for entry in answer.get("Failed", ())]
 
     def _delete(self, leases: Sequence[Lease]) -> list[Lease]:
-        answer = self._sqs.delete_message_batch(
-            QueueUrl=leases[0].url,
-            Entries=[{"Id": str(n), "ReceiptHandle": lease.handle} for n, lease in enumerate(leases)],
-        )
+        entries = [{"Id": str(n), "ReceiptHandle": lease.handle} for n, lease in enumerate(leases)]
+        answer = self._sqs.call("DeleteMessageBatch", {"QueueUrl": leases[0].url, "Entries": entries})
         again = [leases[int(entry["Id"])] for entry in answer.get("Failed", ()) if not _is_final(entry)]
         self._drop(leases, but=again)
-        self.wake()
+        now = time.monotonic()
+        for lease in leases:
+            if lease.done_at and lease not in again:
+                ACKS.note((), now - lease.done_at)
+        self._wake_if_worthwhile()
         return again
 
     def _drop(self, leases: Sequence[Lease], *, but: list[Lease]) -> None:

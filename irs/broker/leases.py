@@ -29,6 +29,7 @@ class Lease:
         tag: its first receipt handle, kombu's delivery tag.
         handle: its latest receipt handle: a message that came again while it was held has a new one.
         until: when others may see it.
+        done_at: when its task ended and its delete was asked for; 0 before.
         hide_s: set when it was handed back: how long it stays hidden from then on.
         is_capped: held longer than a message may be held; others may have it.
         is_lost: SQS did not know the hold any more; others may have it, and an acknowledgement still deletes it.
@@ -41,6 +42,7 @@ class Lease:
     since: float
     until: float
     handle: str = ""
+    done_at: float = 0.0
     hide_s: int | None = None
     is_capped: bool = False
     is_lost: bool = False

@@ -36,6 +36,8 @@ class Poller:
         receiver: makes the connection, in the thread itself.
         room: blocks until messages may be taken; returns how many, reserved, or 0 when polling is over.
         on_messages: takes what came, out of so many reserved, with the time (monotonic) before the call.
+        on_empty: told that SQS had no message during a whole long poll.
+        wait_s: asked before each receive: how long it may wait for a message.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class Poller:
         receiver: Callable[[], Receiver],
         room: Callable[[int], int],
         on_messages: Callable[[list[dict[str, Any]], int, float], None],
-        wait_s: int,
+        on_empty: Callable[[], None],
+        wait_s: Callable[[], int],
         visibility_s: int,
     ) -> None:
         self.url, self.number = url, number
-        self._receiver, self._room, self._on_messages = receiver, room, on_messages
-        self._wait_s, self._visibility_s = wait_s, visibility_s
+        self._receiver, self._room, self._on_messages, self._on_empty = receiver, room, on_messages, on_empty
+        self._ask_wait_s, self._visibility_s = wait_s, visibility_s
+        #: Of the receive under way.
+        self._wait_s = wait_s()
         self._generation = 0
         self._heard_at = time.monotonic()
         self._failing_since: float | None = None
@@ -96,6 +101,7 @@ class Poller:
             if not count:
                 break
             messages: list[dict[str, Any]] = []
+            self._wait_s = self._ask_wait_s()
             try:
                 receiver = receiver or self._receiver()
                 messages = receiver.receive(self.url, count=count, wait_s=self._wait_s, visibility_s=self._visibility_s)
@@ -113,6 +119,8 @@ class Poller:
                 pause_s = FIRST_PAUSE_S
                 if not messages and self._heard_at - asked_at < max(HASTY_PAUSE_S, self._wait_s - HASTY_S):
                     time.sleep(HASTY_PAUSE_S)
+                elif not messages:
+                    self._on_empty()
                 continue
             if self._failing_since is None:
                 self._failing_since = asked_at

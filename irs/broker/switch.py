@@ -1,4 +1,4 @@
-"""The switch of this process's pollers: pause them, resume them, ask how they are."""
+"""The switch of this process's pollers: pause them, resume them, let them hasten, ask how they are."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ class Health:
         stuck: messages held longer than ``IRS_MAX_LEASE_SECONDS``: their task hangs.
         held: messages received and not yet acknowledged, handed back or lost.
         undeleted: acknowledged, and their delete not yet confirmed.
+        emptied_at: when (``time.monotonic``) a receive last came back empty; None before, and once a message came since.
     """
 
     polling_ok: bool = True
     stuck: int = 0
     held: int = 0
     undeleted: int = 0
+    emptied_at: float | None = None
 
 
 class Switched(Protocol):
@@ -36,6 +38,7 @@ class Switched(Protocol):
 
 _members: weakref.WeakSet[Switched] = weakref.WeakSet()
 _reason: str | None = None
+_longest_wait_s: int | None = None
 
 
 def join(member: Switched) -> None:
@@ -67,6 +70,23 @@ def resume() -> None:
         member.wake()
 
 
+def hasten(wait_s: int) -> None:
+    """Let each long poll last exactly ``wait_s`` until :func:`relax`: the queue's end is noticed sooner, at more requests."""
+    global _longest_wait_s
+    _longest_wait_s = wait_s
+
+
+def relax() -> None:
+    """Let long polls last as they are set to again."""
+    global _longest_wait_s
+    _longest_wait_s = None
+
+
+def poll_wait_s(usual_s: int) -> int:
+    """Return how long a long poll lasts now, of those that last ``usual_s``."""
+    return usual_s if _longest_wait_s is None else _longest_wait_s
+
+
 def health() -> Health:
     """Return the health of all pollers of this process together."""
     all_ = [member.health() for member in list(_members)]
@@ -75,4 +95,5 @@ def health() -> Health:
         stuck=sum(one.stuck for one in all_),
         held=sum(one.held for one in all_),
         undeleted=sum(one.undeleted for one in all_),
+        emptied_at=max((one.emptied_at for one in all_ if one.emptied_at is not None), default=None),
     )

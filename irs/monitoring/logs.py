@@ -9,13 +9,35 @@ import json
 import logging
 import sys
 import time
+from contextvars import ContextVar
 from typing import IO, Any
+
+from irs.records import split_task_id
 
 #: What every LogRecord has: anything else in it came as ``extra``.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 #: Libraries that tell each request or task; their warnings are heard.
 _TALKATIVE = ("boto3", "botocore", "urllib3", "s3transfer", "kombu", "amqp", "celery.worker.strategy", "celery.app.trace")
 _PLAIN = frozenset("-_.:/@%+")
+
+#: The task that this thread works on. A thread that works for another's task runs in a copy of its context.
+TASK_ID: ContextVar[str | None] = ContextVar("irs_task_id", default=None)
+
+
+class _ImageFields(logging.Filter):
+    """Gives each line of an image its ``task_id``, ``job`` and ``number``, whichever library wrote it.
+
+    The task of a plain call has an id alone.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the fields; lets every line pass."""
+        task_id = record.__dict__.get("task_id") or TASK_ID.get()
+        if task_id:
+            record.__dict__["task_id"] = task_id
+            if split := split_task_id(str(task_id)):
+                record.__dict__.update(job=split[0], number=split[1])
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,6 +67,7 @@ def set_up_logging(*, as_json: bool = False, level: int = logging.INFO, stream: 
     """Send the log of this process to ``stream`` (standard error), in place of what was set up before."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else ReadableFormatter())
+    handler.addFilter(_ImageFields())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in _TALKATIVE:

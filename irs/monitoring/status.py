@@ -1,4 +1,4 @@
-"""How the service stands: what waits in the queues, and what the workers say of themselves."""
+"""How the service stands: what waits in the queues, what the workers say of themselves, what the scaler decided."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 
 from irs.cloud import Cloud
 from irs.errors import MissingResource, NotFound, QueueUnavailable
+from irs.monitoring.decisions import ScalerSeen, find_scaler
 from irs.records import Beat
 
 #: A worker beats every 15 s when idle: after three beats missed it is called silent.
 SILENT_S = 50.0
 #: Beats of workers that ended without a word are kept for days; they are news for an hour.
 FORGOTTEN_S = 3600.0
+#: The last words of workers that left by themselves: no silence after them.
+LEFT = ("drained", "interrupted")
 
 _COUNTS = {
     "visible": "ApproximateNumberOfMessages",
@@ -46,12 +49,13 @@ class WorkerSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The service at one moment: requests, dead letters, responses; workers by name."""
+    """The service at one moment: requests, dead letters, responses; workers by name; None where no scaler ever decided."""
 
     stack: str
     endpoint: str
     queues: tuple[QueueCounts, ...]
     workers: tuple[WorkerSeen, ...]
+    scaler: ScalerSeen | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -71,6 +75,7 @@ def read_status(cloud: Cloud) -> Status:
         endpoint=settings.endpoint_url or f"AWS {settings.region}",
         queues=tuple(count_queue(cloud, name) for name in names),
         workers=tuple(see_workers(cloud)),
+        scaler=find_scaler(cloud),
     )
 
 
@@ -89,18 +94,22 @@ def count_queue(cloud: Cloud, name: str) -> QueueCounts:
 def see_workers(cloud: Cloud, *, now: float | None = None) -> list[WorkerSeen]:
     """Return the workers that have not said ``stopped``, those silent for over an hour left out.
 
+    Who has left by itself is kept for as long as one that says nothing is not called silent.
+
     Raises:
         MissingResource: there is no output bucket.
         StorageUnavailable: S3 does not answer.
     """
     at = time.time() if now is None else now
     seen = [_seen(beat, at) for beat in _beats(cloud, at)]
-    return [worker for worker in seen if worker.beat.phase != "stopped" and worker.age_s < FORGOTTEN_S]
+    kept_s = {"stopped": 0.0, **dict.fromkeys(LEFT, SILENT_S)}
+    return [worker for worker in seen if worker.age_s < kept_s.get(worker.beat.phase, FORGOTTEN_S)]
 
 
 def _seen(beat: Beat, at: float) -> WorkerSeen:
     age_s = max(0.0, at - beat.at)
-    return WorkerSeen(phase="silent" if age_s > SILENT_S else beat.phase, age_s=round(age_s, 1), beat=beat)
+    is_silent = age_s > SILENT_S and beat.phase not in LEFT
+    return WorkerSeen(phase="silent" if is_silent else beat.phase, age_s=round(age_s, 1), beat=beat)
 
 
 def _beats(cloud: Cloud, at: float) -> Iterator[Beat]:

@@ -14,6 +14,7 @@ def run(settings: Settings) -> int:
         SetupError: the model, the queue or a package is missing; said before Celery starts.
     """
     from irs.app import app
+    from irs.monitoring.events import WATCHED_BEAT_S
 
     worker = app.Worker(
         hostname=f"irs@{settings.instance_id}",
@@ -21,7 +22,9 @@ def run(settings: Settings) -> int:
         quiet=True,
         without_gossip=True,
         without_mingle=True,
-        without_heartbeat=True,
+        # Heartbeats are events: with nobody who could see them they are not sent.
+        without_heartbeat=not settings.monitoring,
+        heartbeat_interval=WATCHED_BEAT_S,
     )
     worker.start()
     return int(worker.exitcode or 0)

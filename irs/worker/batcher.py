@@ -10,9 +10,11 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,13 +38,18 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """One picture's answer: ``probabilities`` (classes,), and how long it took in seconds."""
+    """One picture's answer: ``probabilities`` (classes,), and how long it took in seconds.
+
+    Attributes:
+        batch: which model call it was, counted from 1, and of how many pictures; None without one.
+    """
 
     probabilities: Probabilities
     thumbnail: str | None
     decode_s: float
     batch_s: float
     model_s: float
+    batch: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -52,6 +59,8 @@ class _Item:
     decoded: Decoded | None = None
     decode_s: float = 0.0
     ready_at: float = field(default_factory=time.monotonic)
+    #: Of the task's thread: what is logged of this picture names it.
+    context: Context = field(default_factory=copy_context)
 
 
 class Batcher:
@@ -74,6 +83,8 @@ class Batcher:
         self._lock = threading.Lock()
         self.images = 0
         self.batches = 0
+        #: Model calls by their number of pictures.
+        self.by_size: Counter[int] = Counter()
         self._threads = [threading.Thread(target=self._compute, name=f"irs-compute-{n}", daemon=True) for n in range(threads)]
         self._threads.append(threading.Thread(target=self._decode_slowly, name="irs-slow-lane", daemon=True))
         for thread in self._threads:
@@ -165,7 +176,7 @@ class Batcher:
             return False
         began = time.monotonic()
         try:
-            item.decoded = item.decode()
+            item.decoded = item.context.run(item.decode)
         except BaseException as error:  # the edge of a stage: whatever it is, it is this image's own
             item.future.set_exception(error)
             return False
@@ -180,7 +191,7 @@ class Batcher:
             probabilities = self._forward(pixels)
         except BaseException as error:  # the edge of a stage: blame only the images that fail alone
             if len(piece) == 1:
-                log.exception("model_failed")
+                piece[0].context.run(log.exception, "model_failed", extra={"batch": self.batches + 1, "size": 1})
                 piece[0].future.set_exception(InternalError(f"the model raised {type(error).__name__}"))
                 return
             for item in piece:
@@ -190,9 +201,12 @@ class Batcher:
         with self._lock:
             self.images += len(piece)
             self.batches += 1
-        for item, row in zip(piece, probabilities, strict=True):
-            if not np.isfinite(row).all():
+            self.by_size[len(piece)] += 1
+            batch = (self.batches, len(piece))
+        finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(probabilities), axis=1)
+        for item, row, is_finite in zip(piece, probabilities, finite, strict=True):
+            if not is_finite:
                 item.future.set_exception(InternalError("the model's answer is not finite"))
                 continue
             thumbnail = item.decoded.thumbnail if item.decoded else None
-            item.future.set_result(Computed(row, thumbnail, item.decode_s, began - item.ready_at, model_s))
+            item.future.set_result(Computed(row, thumbnail, item.decode_s, began - item.ready_at, model_s, batch))

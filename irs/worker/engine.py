@@ -11,17 +11,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from irs import broker, records
 from irs.cloud import Bucket, Cloud
 from irs.errors import (
     BadOptions,
+    Cancelled,
     Forbidden,
     InternalError,
     NotFound,
@@ -33,12 +34,13 @@ from irs.errors import (
 )
 from irs.imaging import Limits, Opened, decode_opened, fit, open_image, thumbnail
 from irs.models import Answers, Forward, Model
-from irs.records import Fault, ImageFacts, ModelFacts, Options, Record, Timing
+from irs.records import BatchFacts, Fault, ImageFacts, ModelFacts, Options, Record, Timing
 from irs.results import RecordStore
 from irs.results.news import NewsSender
 from irs.worker.batcher import Batcher, Computed, Decoded
 from irs.worker.budget import ByteBudget
 from irs.worker.cache import AnswerCache, Answered
+from irs.worker.counts import Counts
 from irs.worker.gate import StorageGate
 
 log = logging.getLogger(__name__)
@@ -62,31 +64,43 @@ class Work:
 
 @dataclass(slots=True)
 class _Draft:
-    """What is known of the image so far: a failed record tells as much of it."""
+    """What is known of the image so far, as fields of ImageFacts and Timing: a failed record tells as much of it."""
 
-    image: ImageFacts
-    timing: Timing
+    image: dict[str, Any]
+    timing: dict[str, Any]
     #: By ``time.monotonic``: well before the lease is given up, the message goes back.
     until: float
+    batch: BatchFacts | None = None
     cached: bool = False
 
 
 class Engine:
     """Recognises images with one loaded model. Blocks for seconds while it is made; then safe for many threads.
 
+    Args:
+        cancelled: ids of tasks that nobody waits for any more, asked at each stage; may grow meanwhile.
+
     Raises:
         ModelError: the model cannot be used.
     """
 
-    def __init__(self, cloud: Cloud, model: Model) -> None:
+    def __init__(self, cloud: Cloud, model: Model, *, cancelled: Container[str] = ()) -> None:
         settings = cloud.settings
         self.settings, self.model = settings, model
         self.answers = Answers(model)
         self.facts = ModelFacts(name=model.name, digest=model.digest)
         self.limits = Limits(settings.max_bytes, settings.max_pixels)
-        self.forward = Forward(model, device=settings.device, precision=settings.precision, batch_size=settings.batch_size)
+        self.forward = Forward(
+            model,
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+            home=settings.home,
+        )
         self.forward.warm()
-        self.completed = self.failed = 0
+        self.completed = self.failed = self.dropped = 0
+        self.counts = Counts()
+        self._cancelled = cancelled
         self._cloud = cloud
         self._records = RecordStore(cloud)
         self._news = NewsSender(cloud)
@@ -123,6 +137,11 @@ class Engine:
         return self._busy
 
     @property
+    def batches_by_size(self) -> dict[int, int]:
+        """Model calls since the start by their number of images."""
+        return self._batcher.by_size.copy()
+
+    @property
     def mean_batch(self) -> float:
         """Images a model call, since the start; 0 before the first."""
         return self._batcher.images / self._batcher.batches if self._batcher.batches else 0.0
@@ -135,18 +154,22 @@ class Engine:
         """Answer one image: store its record, send the news, return the record. Safe to run twice.
 
         Raises:
+            Cancelled: nobody waits for it any more; nothing was stored.
             PassingError: something outside did not answer; nothing was stored.
             Exception: unexpected; nothing was stored, but at the last receive a ``failed`` record, code ``internal``.
         """
         draft = _Draft(
-            ImageFacts(name=None if work.name is None else _readable(work.name), key=_readable(work.image)),
-            Timing(submitted=work.sent_at, queued=max(0.0, time.time() - work.sent_at) if work.sent_at else None),
+            {"name": None if work.name is None else _readable(work.name), "key": _readable(work.image)},
+            {"submitted": work.sent_at, "queued": max(0.0, time.time() - work.sent_at) if work.sent_at else None},
             until=(work.received_at or time.monotonic()) + self._patience_s,
         )
-        self.last_queued_s = draft.timing.queued
-        with self._counted():
+        self.last_queued_s = draft.timing["queued"]
+        with self._counted(work):
             try:
+                self._check_wanted(work.task_id)
                 record = self._answer(work, draft)
+            except Cancelled:
+                raise
             except RequestError as error:
                 record = self._failed(work, draft, error)
             except PassingError:
@@ -156,6 +179,16 @@ class Engine:
                     self._finish(self._failed(work, draft, error), draft.until)
                 raise
             return self._finish(record, draft.until)
+
+    def drops(self, task_id: str) -> bool:
+        """Whether the task is cancelled; it is counted as dropped then, so the caller must drop it."""
+        if task_id not in self._cancelled:
+            return False
+        with self._lock:
+            self.dropped += 1
+        self.counts.note_dropped()
+        log.debug("dropped", extra={"task_id": task_id})
+        return True
 
     def drain(self, within_s: float) -> None:
         """Stop waiting for what is away: every image in work ends within ``within_s``."""
@@ -172,7 +205,7 @@ class Engine:
         options = Options.checked(dict(work.options))
         self.answers.check(options)
         with self._fetched(work.image, draft) as body:
-            computed = self._computed(body, options, draft)
+            computed = self._computed(work, body, options, draft)
         answer = self.answers.answer(computed.probabilities, options)
         return Record(
             **self._common(work, draft),
@@ -194,7 +227,7 @@ class Engine:
             opened = self._gate.call(lambda: bucket.open(key), until=draft.until, is_read=True)
             size = opened.size
             if size > self.limits.bytes:
-                draft.image = replace(draft.image, bytes=size)
+                draft.image["bytes"] = size
                 raise TooLarge(size, self.limits.bytes)
             first: list[Callable[[], bytes]] = [opened.read]
             del opened
@@ -210,8 +243,8 @@ class Engine:
         finally:
             self._batcher.expect(-1)
         try:
-            draft.image = replace(draft.image, bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
-            draft.timing = replace(draft.timing, fetch=time.monotonic() - began)
+            draft.image.update(bytes=len(body), sha256=hashlib.sha256(body).hexdigest())
+            draft.timing["fetch"] = time.monotonic() - began
             yield body
         finally:
             self._budget.give_back(taken)
@@ -229,23 +262,30 @@ class Engine:
             raise NotFound(image)
         return self._cloud.bucket(name), key
 
-    def _computed(self, body: bytes, options: Options, draft: _Draft) -> Computed:
-        sha256 = draft.image.sha256 or ""
+    def _check_wanted(self, task_id: str) -> None:
+        if self.drops(task_id):
+            raise Cancelled
+
+    def _computed(self, work: Work, body: bytes, options: Options, draft: _Draft) -> Computed:
+        sha256 = draft.image["sha256"]
         if not options.thumbnail and (kept := self._cache.find(sha256)):
-            draft.image = replace(draft.image, format=kept.format, width=kept.width, height=kept.height)
+            draft.image.update(format=kept.format, width=kept.width, height=kept.height)
             draft.cached = True
             return Computed(kept.probabilities, None, 0.0, 0.0, 0.0)
         opened = open_image(body, self.limits)
         header = opened.header
-        draft.image = replace(draft.image, format=header.format, width=header.width, height=header.height)
-        future = self._batcher.submit(lambda: self._decoded(opened, options), is_large=header.is_large)
+        draft.image.update(format=header.format, width=header.width, height=header.height)
+        future = self._batcher.submit(lambda: self._decoded(work, opened, options), is_large=header.is_large)
         left_s = draft.until - time.monotonic()
         computed = self._awaited(future, left_s if header.is_large else min(left_s, self.settings.compute_seconds))
-        draft.timing = replace(draft.timing, decode=computed.decode_s, batch=computed.batch_s, model=computed.model_s)
+        draft.timing.update(decode=computed.decode_s, batch=computed.batch_s, model=computed.model_s)
+        if computed.batch is not None:
+            draft.batch = BatchFacts(number=computed.batch[0], size=computed.batch[1])
         self._cache.keep(sha256, Answered(header.format, header.width, header.height, computed.probabilities))
         return computed
 
-    def _decoded(self, opened: Opened, options: Options) -> Decoded:
+    def _decoded(self, work: Work, opened: Opened, options: Options) -> Decoded:
+        self._check_wanted(work.task_id)
         preprocess = self.model.preprocess
         # The thumbnail makes do with what the model needs: asking for one must not change a label.
         image = decode_opened(opened, side_px=preprocess.resize)
@@ -276,11 +316,12 @@ class Engine:
             "task_id": work.task_id,
             "job": job,
             "number": number,
-            "image": draft.image,
+            "image": ImageFacts(**draft.image),
             "model": self.facts,
-            "timing": draft.timing,
+            "timing": Timing(**draft.timing),
             "worker": f"irs@{self.settings.instance_id}",
             "receives": work.receives,
+            "batch": draft.batch,
             "cached": draft.cached,
         }
 
@@ -292,15 +333,18 @@ class Engine:
 
     def _finish(self, record: Record, until: float) -> Record:
         """Store the record, then send the news. If one stood already it is returned, and nobody told again."""
+        self._check_wanted(record.task_id)
         began = time.monotonic()
         # A stored record cannot tell how long storing it took: the news and the log do.
         if not self._gate.call(lambda: self._stored(record), until=until):
             return self._records.find(record.task_id) or record
+        store_s = time.monotonic() - began
         with self._lock:
             if record.status == "ok":
                 self.completed += 1
             else:
                 self.failed += 1
+        self.counts.note_answered(record, store_s)
         self._news.add(record, more_coming=self._busy > 1)
         # A line an image costs as much as storing its record: told one by one only when asked for, or when it failed.
         level = logging.INFO if record.status == "failed" else logging.DEBUG
@@ -315,7 +359,7 @@ class Engine:
                     "status": record.status,
                     "label": record.labels[0].label if record.labels else None,
                     "error": record.error.code if record.error else None,
-                    "store_s": round(time.monotonic() - began, 4),
+                    "store_s": round(store_s, 4),
                     "receives": record.receives,
                 },
             )
@@ -329,11 +373,18 @@ class Engine:
             raise StorageUnavailable(f"Records cannot be stored: {error}") from None
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, work: Work) -> Iterator[None]:
         with self._lock:
             self._busy += 1
         try:
             yield
+        except Cancelled:
+            raise
+        except BaseException as error:
+            # At its last receive an unexpected fault is recorded, and counted as that.
+            if isinstance(error, PassingError) or work.receives < self.settings.max_receives:
+                self.counts.note_returned(error.code if isinstance(error, PassingError) else InternalError.code)
+            raise
         finally:
             with self._lock:
                 self._busy -= 1

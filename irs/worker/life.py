@@ -7,68 +7,45 @@ pool: running tasks still need it while they drain.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import os
 import socket
 import threading
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
+from kombu.asynchronous import get_event_loop
 
 from irs import broker
+from irs.broker import Health
 from irs.cloud import Cloud, get_cloud
-from irs.errors import IrsError, MissingExtra, ModelError, SetupError
+from irs.errors import IrsError, MissingExtra, MissingResource, SetupError, Unreachable
+from irs.monitoring.endpoint import serve
 from irs.records import Beat, Phase, beat_key
+from irs.worker.cancelled import CancelledIds
+from irs.worker.card import RENEWED_S, store_card
+from irs.worker.counts import Minutes, TaskCounts, Totals
+from irs.worker.directions import Directions
 from irs.worker.engine import Engine
+from irs.worker.load import load_engine
+from irs.worker.metadata import find_metadata
+from irs.worker.spot import Spot
 
 log = logging.getLogger(__name__)
 
+#: While there is work, or an order to retire.
 BUSY_BEAT_S = 5.0
 IDLE_BEAT_S = 15.0
 LOOK_S = 0.25
 #: An image that waited out its time for the model keeps the worker unready for this long.
 STUCK_S = 120.0
-
-
-def load_engine(cloud: Cloud) -> Engine:
-    """Return a loaded and warmed engine for ``IRS_MODEL``.
-
-    Raises:
-        ModelError: no model is named, or it cannot be used.
-        MissingExtra: the extra ``worker`` is not installed.
-        MissingResource, Unreachable: the queue does not answer.
-    """
-    # Before torch is imported: one thread a core runs the model, and OpenMP's own would fight them.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not cloud.settings.model:
-        raise ModelError("No model is named: set IRS_MODEL to a model directory or a torchvision architecture.")
-    cloud.queue_url(cloud.settings.requests_queue)
-    try:
-        from irs.models import open_model
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"A worker needs the package {error.name}: install irs[worker].") from None
-    model = open_model(cloud.settings.model)
-    import torch
-
-    torch.set_num_threads(1)
-    engine = Engine(cloud, model)
-    _give_back_memory()
-    return engine
-
-
-def _give_back_memory() -> None:
-    """Return what loading took and freed to the system: some 150 MB that the C library would keep for itself."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+#: What was cancelled is asked for while the model is loaded: a start is not held up for longer.
+FIRST_DIRECTIONS_S = 10.0
 
 
 class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -90,8 +67,11 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
         except SetupError as error:
             log.critical("%s", error)
             self._life.end()
-            raise SystemExit(2) from None
+            # As `irs` ends: what does not answer may answer a supervisor's next worker, the rest would not.
+            raise SystemExit(3 if isinstance(error, MissingResource | Unreachable) else 2) from None
         parent.app.engine = self._life.engine
+        # For who is told by remote control, sooner than the output bucket says so.
+        parent.app.cancelled = self._life.cancelled
 
     def _ready(self, **_: Any) -> None:
         if self._life:
@@ -107,8 +87,10 @@ class EngineStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class Life:
-    """Phase, beat and readiness of this worker. The beat is stored at each change of phase, every 5 s while
-    busy and every 15 s when idle."""
+    """Phase, beat and readiness of this worker, and when it leaves by itself.
+
+    The beat is stored at each change of phase, every 5 s while busy or told to retire, and every 15 s when idle.
+    """
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -124,23 +106,46 @@ class Life:
             started=now,
             slots=cloud.settings.slots,
         )
+        self._launch: str | None = cloud.settings.launch or None
+        self._last_phase: Phase = "stopped"
         self._busy_s = 0.0
+        self._done = 0
         self._idle_since: float | None = None
+        self._carded_s = float("-inf")
+        #: By ``time.monotonic``: since when nothing is in hand.
+        self._rests_since: float | None = None
         self._changed = threading.Event()
         self._ended = threading.Event()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._keep_saying, name="irs-beat", daemon=True)
+        self._directions: Directions | None = None
         self._health: ThreadingHTTPServer | None = None
+        self._tasks = TaskCounts()
+        self._minutes = Minutes(now=time.monotonic())
+        self._spot: Spot | None = None
 
     def begin(self) -> None:
         """Load and warm the model; blocks for seconds. Raises as :func:`load_engine`."""
+        if metadata := find_metadata(os.environ):
+            self._spot = Spot(metadata, on_launch=self._note_launch, on_notice=lambda why: self._leave("interrupted", why))
+        directions = self._directions = Directions(self._cloud, launch=lambda: self._launch)
         self._thread.start()
         if self._cloud.settings.health_port >= 0:
-            self._health = _serve_health(self, self._cloud.settings.health_port)
+            self._health = self._serve()
         self._say("warming")
-        self.engine = load_engine(self._cloud)
+        self.engine = load_engine(self._cloud, cancelled=directions.cancelled)
+        directions.wait_first(FIRST_DIRECTIONS_S)
+
+    @property
+    def cancelled(self) -> CancelledIds | None:
+        """What this worker knows to be cancelled; None before it begins."""
+        return self._directions.cancelled if self._directions else None
 
     def ready(self) -> None:
         """The queue is being polled: from here on the worker takes messages."""
+        if self._beat.phase != "warming":
+            # Told to stop meanwhile.
+            return
         took_s = time.time() - self._beat.started
         self._beat = replace(self._beat, ready_after_s=took_s)
         self._idle_since = time.time()
@@ -151,6 +156,7 @@ class Life:
                 "ready",
                 extra={
                     "model": engine.model.name,
+                    "digest": engine.model.digest,
                     "device": engine.forward.device,
                     "precision": engine.forward.precision,
                     "after_s": round(took_s, 2),
@@ -161,10 +167,14 @@ class Life:
         """SIGTERM came: what is in work ends in ``IRS_DRAIN_SECONDS``. Runs in a signal handler: no I/O."""
         if self.engine is not None:
             self.engine.drain(self._cloud.settings.drain_seconds)
-        self._say("draining")
+        self._say("interrupted" if self._last_phase == "interrupted" else "draining")
 
     def end(self) -> None:
         """Send the last news and the last beat; at most some seconds."""
+        if self._spot is not None:
+            self._spot.end()
+        if self._directions is not None:
+            self._directions.end()
         if self.engine is not None:
             self.engine.close()
             log.info(
@@ -172,11 +182,12 @@ class Life:
                 extra={
                     "completed": self.engine.completed,
                     "failed": self.engine.failed,
+                    "dropped": self.engine.dropped,
                     "mean_batch": round(self.engine.mean_batch, 2),
                     "busy_s": round(self._busy_s, 1),
                 },
             )
-        self._say("stopped")
+        self._say(self._last_phase)
         self._ended.set()
         self._changed.set()
         self._thread.join(timeout=5)
@@ -198,6 +209,59 @@ class Life:
             return "SQS does not answer"
         return None
 
+    def _serve(self) -> ThreadingHTTPServer:
+        try:
+            from irs.worker.metrics import Monitoring, WorkerMetrics
+        except ModuleNotFoundError as error:
+            raise MissingExtra(f"IRS_HEALTH_PORT needs {error.name}: pip install 'irs[worker]'.") from None
+        from irs.monitoring.metrics import exposition, registry_of
+
+        settings = self._cloud.settings
+        # Counted where somebody looks: elsewhere no image pays for it.
+        self._tasks.connect()
+        worker = WorkerMetrics(
+            hostname=f"irs@{settings.instance_id}",
+            queue=settings.requests_queue,
+            slots=settings.slots,
+            tasks=self._tasks,
+            engine=lambda: self.engine,
+            is_ready=lambda: self.why_not_ready() is None,
+        )
+        metrics = registry_of(worker, Monitoring())
+        return serve(
+            settings.metrics_host,
+            settings.health_port,
+            metrics=lambda: exposition(metrics),
+            why_not_ready=self.why_not_ready,
+            setting="IRS_HEALTH_PORT",
+        )
+
+    def _tell_minute(self, now_s: float) -> None:
+        engine = self.engine
+        if engine is None:
+            return
+        counts = engine.counts
+        with counts.lock:
+            waited, waited_s = counts.waits.count, counts.waits.sum
+            returned = sum(count for (outcome, _), count in counts.images.items() if outcome == "returned")
+        sizes = engine.batches_by_size
+        totals = Totals(
+            images=engine.completed + engine.failed,
+            failed=engine.failed,
+            dropped=engine.dropped,
+            returned=returned,
+            batches=sum(sizes.values()),
+            batched=sum(size * calls for size, calls in sizes.items()),
+            busy_s=self._busy_s,
+            waited=waited,
+            waited_s=waited_s,
+        )
+        if fields := self._minutes.look(totals, now=now_s):
+            log.info("minute", extra=fields)
+
+    def _note_launch(self, launch: str) -> None:
+        self._launch = self._launch or launch
+
     def _say(self, phase: Phase) -> None:
         self._beat = replace(self._beat, phase=phase)
         self._changed.set()
@@ -210,18 +274,49 @@ class Life:
             self._changed.clear()
             # Asked before the phase is read: the end may come while an earlier beat is on its way.
             is_last = self._ended.is_set()
-            now_s = time.monotonic()
+            now_s, health = time.monotonic(), broker.health()
             busy = bool(self.engine and self.engine.busy_slots)
             self._busy_s += (now_s - seen_s) if busy else 0.0
             seen_s = now_s
+            self._look(health, busy=busy)
+            self._tell_minute(now_s)
             phase = self._phase(busy=busy)
-            if phase != said or now_s - last_s >= (BUSY_BEAT_S if busy else IDLE_BEAT_S):
+            if phase in ("draining", "interrupted") and phase != said:
+                _wake_hub()
+            if self.engine is not None and now_s - self._carded_s >= RENEWED_S:
+                store_card(self._cloud, self.engine.model)
+                self._carded_s = now_s
+            is_watched = busy or phase == "retiring"
+            # The last one always, for its counters.
+            if is_last or phase != said or now_s - last_s >= (BUSY_BEAT_S if is_watched else IDLE_BEAT_S):
                 self._store(phase, busy=busy)
                 said, last_s = phase, now_s
             if is_last:
                 return
-            if self._beat.phase == "ready" and (broker.health().stuck or (self.engine and self.engine.is_hung)):
-                self._give_up()
+            if self._beat.phase == "ready":
+                self._leave_if_due(health)
+
+    def _look(self, health: Health, *, busy: bool) -> None:
+        """Notice work, also what came and was done between two looks."""
+        done = self.engine.completed + self.engine.failed + self.engine.dropped if self.engine else 0
+        has_work = busy or health.held > 0 or done != self._done
+        self._done = done
+        self._rests_since = None if has_work else self._rests_since or time.monotonic()
+        if self._directions is not None:
+            self._directions.remind(is_busy=has_work)
+            if has_work:
+                self._directions.outliving.note_work()
+
+    def _leave_if_due(self, health: Health) -> None:
+        if health.stuck or (self.engine and self.engine.is_hung):
+            self._give_up()
+        elif self._directions is None:
+            return
+        elif self._directions.retirement.is_over(health, idle_since=self._rests_since):
+            order = self._directions.retirement.order
+            self._leave("drained", f"told to retire: {order.why}" if order and order.why else "told to retire")
+        elif self._rests_since is not None and self._directions.outliving.is_over(self._launch):
+            self._leave("drained", f"neither a message nor a scaler for {self._cloud.settings.outlive_seconds:g} s")
 
     def _give_up(self) -> None:
         """A task hangs and cannot be ended: only a fresh process has all its slots. Drain, then leave the rest."""
@@ -229,17 +324,36 @@ class Life:
         worker_state.should_stop = os.EX_SOFTWARE
         self.drain()
 
+    def _leave(self, last_phase: Phase, why: str) -> None:
+        """Drain as at SIGTERM, and say ``last_phase`` at the end: from here on there is no way back."""
+        with self._lock:
+            if self._last_phase != "stopped":
+                return
+            self._last_phase = last_phase
+        log.info("leaving", extra={"as": last_phase, "why": why})
+        worker_state.should_stop = os.EX_OK
+        self.drain()
+
     def _phase(self, *, busy: bool) -> Phase:
         if self._beat.phase != "ready":
             return self._beat.phase
         if self.engine is not None and not self.engine.is_storage_open:
             return "paused"
+        if self._directions is not None and self._directions.retirement.order:
+            return "retiring"
         return "busy" if busy else "ready"
 
     def _store(self, phase: Phase, *, busy: bool) -> None:
         engine = self.engine
         self._idle_since = None if busy else self._idle_since or time.time()
-        beat = replace(self._beat, phase=phase, at=time.time(), busy_s=round(self._busy_s, 3), idle_since=self._idle_since)
+        beat = replace(
+            self._beat,
+            phase=phase,
+            at=time.time(),
+            launch=self._launch,
+            busy_s=round(self._busy_s, 3),
+            idle_since=self._idle_since,
+        )
         if engine is not None:
             beat = replace(
                 beat,
@@ -256,23 +370,11 @@ class Life:
             log.warning("beat_lost", extra={"reason": str(error)})
 
 
-def _serve_health(life: Life, port: int) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            why = life.why_not_ready() if self.path == "/readyz" else None
-            known = self.path in ("/readyz", "/healthz")
-            text = f"{why or ('ok' if known else 'try /healthz or /readyz')}\n".encode()
-            self.send_response(404 if not known else 503 if why else 200)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+def _wake_hub() -> None:
+    """Make kombu's event loop see at once that the worker is to stop.
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="irs-health", daemon=True).start()
-    log.info("health", extra={"address": f"http://127.0.0.1:{server.server_port}/readyz"})
-    return server
+    A signal does not wake it, and with a timer ahead, such as a heartbeat's, it sleeps for up to ten seconds.
+    """
+    hub = get_event_loop()
+    if hub is not None:
+        hub.call_soon(lambda: None)

@@ -18,6 +18,7 @@ from billiard.exceptions import WorkerLostError
 from celery.concurrency.base import BasePool, apply_target
 from celery.utils.log import get_logger
 
+from irs.monitoring.logs import TASK_ID
 from irs.settings import get_settings
 
 log = get_logger(__name__)
@@ -118,6 +119,8 @@ class Pool(BasePool):  # type: ignore[misc]
 
 
 def _run(job: _Job) -> None:
+    # Celery hands over name and id first. Until the next task all lines of this thread are this one's.
+    TASK_ID.set(job.args[1] if len(job.args) > 1 else None)
     try:
         apply_target(job.target, job.args, job.kwargs, job.callback, job.accept_callback)
     except BaseException as error:  # the edge of a stage: whatever it is, the slot must come back

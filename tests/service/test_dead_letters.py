@@ -12,10 +12,12 @@ from irs import records
 from irs.client.sender import ImageTask, send_tasks
 from irs.cloud import Cloud
 from irs.errors import MissingResource
-from irs.monitoring.dead_letters import DeadLetter, list_dead_letters, read_letter, redrive
+from irs.monitoring.dead_letters import DeadLetter, list_dead_letters, read_letter, record_poisoned, redrive
+from irs.monitoring.janitor import Janitor
 from irs.monitoring.status import count_queue
 from irs.records import Fault, ImageFacts, Options, Record
 from irs.results import RecordStore
+from irs.results.news import NewsReader
 
 JOB = "01hzxw5x9v8k7n6m5j4h3g2f1e"
 
@@ -161,3 +163,64 @@ def test_redrive_without_a_request_queue_touches_nothing(cloud: Cloud) -> None:
     assert eventually(is_refused)
     counts = count_queue(cloud, cloud.settings.requests_dead_queue)
     assert (1, 0) == (counts.visible, counts.in_flight)
+
+
+def test_an_image_whose_workers_died_gets_its_record_and_stays_a_dead_letter(cloud: Cloud) -> None:
+    die_as_sent(cloud, 1, 2, 3)
+    fail(cloud, 2, "internal")
+    RecordStore(cloud).put(Record(task_id=records.task_id(JOB, 3), status="ok", image=ImageFacts(name="a", key="k")))
+
+    first, second = record_poisoned(cloud), record_poisoned(cloud)
+
+    assert [records.task_id(JOB, 1)] == [letter.task_id for letter in first]
+    assert [] == second
+    record = RecordStore(cloud).get(records.task_id(JOB, 1))
+    assert ("failed", "poisoned", "ä 1.png") == (record.status, record.error and record.error.code, record.image.name)
+    assert (JOB, 1, cloud.settings.max_receives) == (record.job, record.number, record.receives)
+    assert ["ok", "failed"] == [RecordStore(cloud).get(records.task_id(JOB, n)).status for n in (3, 2)]
+    assert (3, 0) == depth(cloud, dead=True)
+
+
+def test_the_news_of_a_poisoned_image_are_told(cloud: Cloud) -> None:
+    die_as_sent(cloud, 1)
+
+    record_poisoned(cloud)
+
+    (news,) = NewsReader(cloud).receive(wait_s=5)
+    assert (records.task_id(JOB, 1), "failed", "poisoned") == (news.task_id, news.status, news.error)
+
+
+def test_an_image_of_a_cancelled_job_is_not_called_poisoned(cloud: Cloud) -> None:
+    die_as_sent(cloud, 1)
+    RecordStore(cloud).cancel_job(JOB)
+
+    assert [] == record_poisoned(cloud)
+    assert RecordStore(cloud).find(records.task_id(JOB, 1)) is None
+
+
+def test_a_poisoned_image_is_tried_again_when_it_is_redriven_by_its_code(cloud: Cloud) -> None:
+    die_as_sent(cloud, 1, 2)
+    fail(cloud, 2, "internal")
+    record_poisoned(cloud)
+
+    moved = redrive(cloud, code="poisoned")
+
+    assert [records.task_id(JOB, 1)] == [letter.task_id for letter in moved]
+    assert RecordStore(cloud).find(records.task_id(JOB, 1)) is None
+    assert (1, 1) == (depth(cloud, dead=False)[0], depth(cloud, dead=True)[0])
+
+
+def test_what_is_no_image_task_gets_no_record(cloud: Cloud) -> None:
+    die(cloud, "no json", json.dumps({"headers": {"id": "x", "task": "other"}, "body": "[]"}))
+
+    assert [] == record_poisoned(cloud)
+
+
+def test_janitor_tells_of_each_dead_image_once_and_asks_little_meanwhile(cloud: Cloud) -> None:
+    janitor = Janitor(cloud)
+    none = janitor.record_poisoned()
+    die_as_sent(cloud, 4)
+
+    assert () == none
+    assert (records.task_id(JOB, 4),) == janitor.record_poisoned()
+    assert () == janitor.record_poisoned()

@@ -97,9 +97,10 @@ def test_a_worker_told_to_stop_under_load_ends_in_time_and_the_next_answers_the_
         first = workers.start(**through(proxy.endpoint), **environment)
         # From here on, not at the start. An image takes two seconds, and the end of polling one.
         proxy.delay_s = 1.0
+        fetched = proxy.requests["GET"]
         ids = workers.sent(*[picture(seed) for seed in range(12)])
         # Two in work, two waiting for their turn.
-        eventually(lambda: workers.depth()[1] >= 4)
+        eventually(lambda: workers.depth()[1] >= 4 and proxy.requests["GET"] >= fetched + 2)
 
         began = time.monotonic()
         first.process.terminate()
@@ -114,6 +115,7 @@ def test_a_worker_told_to_stop_under_load_ends_in_time_and_the_next_answers_the_
     assert (12, 0) == (visible + answered, in_flight)
     second = workers.start()
     found = workers.answered(ids)
+    assert answered >= 1
     assert {f"irs@{first.instance}": answered, f"irs@{second.instance}": visible} == Counter(one.worker for one in found)
     assert {"ok"} == {record.status for record in found}
     eventually(workers.is_empty)

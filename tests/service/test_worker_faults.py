@@ -77,6 +77,7 @@ def test_an_outage_of_s3_costs_no_image_and_at_most_one_more_receive(workers: Wo
     assert (0, 0) == workers.depth(is_dead=True)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_write_records_is_unready_and_asks_ever_more_slowly(workers: Workers, proxy: FaultProxy) -> None:
     running = workers.start(**through(proxy.endpoint), IRS_HEALTH_PORT="0", IRS_VISIBILITY_SECONDS="3")
     proxy.fault = Fault("503", frozenset({"PUT"}))
@@ -119,6 +120,7 @@ def test_an_image_of_a_worker_killed_before_its_record_is_answered_by_the_next(w
     assert [record.task_id] == news_of(workers.cloud, ids)
 
 
+@pytest.mark.slow
 def test_an_image_of_a_worker_killed_before_its_acknowledgement_keeps_its_record(workers: Workers, proxy: FaultProxy) -> None:
     doomed = workers.start(**through(proxy.endpoint), IRS_VISIBILITY_SECONDS="2")
     proxy.fault = Fault("hang", frozenset({"DeleteMessageBatch"}))

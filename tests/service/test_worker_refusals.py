@@ -67,11 +67,14 @@ def test_a_permanent_fault_is_recorded_raised_by_get_and_its_message_gone(worker
 
 def test_whatever_a_caller_names_gets_a_record_that_can_be_read(workers: Workers) -> None:
     workers.cloud.input.put("good", picture(1), content_type="image/jpeg")
+    workers.cloud.client("s3").put_object(Bucket=workers.cloud.settings.input_bucket, Key="a//b", Body=picture(2))
     own = workers.cloud.settings.input_bucket
-    odd_keys = ["k" * 1025, "ü" * 600, "a\0b", "\ud800", " ", f"s3://{own}", f"s3://{own}/"]
+    odd_keys = ["k" * 1025, "ü" * 600, "a\0b", "\ud800", " ", "../up", ".", f"s3://{own}", f"s3://{own}/"]
     asked = [
         *[("not_found", [key, {}]) for key in odd_keys],
         *[("forbidden", [key, {}]) for key in ("s3://", "s3:///key")],
+        # obstore cannot spell it.
+        ("ok", ["a//b", {}]),
         *[("bad_options", [no_key, {}]) for no_key in ("", None, 5, ["good"])],
         ("bad_options", ["good", {"\ud800": 1}]),
         # As Python names a file whose name is no UTF-8.

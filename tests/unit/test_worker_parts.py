@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -18,6 +21,14 @@ from irs.worker.cache import AnswerCache, Answered
 from irs.worker.gate import StorageGate
 
 LIMIT_S = 10
+
+_CHOOSES = """
+import os
+os.sched_setscheduler(0, os.{before}, os.sched_param(0))
+from irs.worker.process import favour_throughput
+favour_throughput()
+print(os.sched_getscheduler(0))
+"""
 
 
 @given(st.lists(st.integers(0, 150), max_size=30))
@@ -54,6 +65,16 @@ def test_a_wait_for_room_has_an_end() -> None:
 
 def answered(value: float) -> Answered:
     return Answered("JPEG", 4, 3, np.array([value, 1 - value], np.float32))
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux alone has scheduling policies")
+@pytest.mark.parametrize(("before", "after"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])
+def test_a_policy_that_somebody_chose_stays(before: str, after: str) -> None:
+    # In a process of its own, for threads inherit it.
+    chooses = [sys.executable, "-c", _CHOOSES.format(before=before)]
+    ran = subprocess.run(chooses, capture_output=True, text=True, check=True, timeout=120)
+
+    assert f"{getattr(os, after)}" == ran.stdout.strip()
 
 
 def test_the_cache_forgets_what_was_unused_for_longest() -> None:
@@ -98,16 +119,21 @@ class Storage:
         return self.gate.call(self.ask, until=time.monotonic() + LIMIT_S, is_read=is_read)
 
 
-def test_a_call_that_an_outage_broke_is_made_again_when_storage_answers() -> None:
-    storage, answers = Storage(), []  # type: ignore[var-annotated]
+def answers_after_an_outage(storage: Storage) -> list[str]:
+    answers: list[str] = []
     storage.is_away = True
     caller = threading.Thread(target=lambda: answers.append(storage.call()))
     caller.start()
     assert storage.probed.wait(LIMIT_S)
     storage.is_away = False
     caller.join(LIMIT_S)
+    return answers
 
-    assert ["there"] == answers
+
+def test_a_call_that_an_outage_broke_is_made_again_when_storage_answers() -> None:
+    storage = Storage()
+
+    assert ["there"] == answers_after_an_outage(storage)
     assert ["shut", "open"] == storage.told
     assert storage.gate.is_open
 
@@ -130,15 +156,10 @@ def test_a_stopping_worker_waits_for_storage_no_longer() -> None:
 
 
 def test_a_probe_that_is_refused_opens_the_gate_again_since_storage_answers() -> None:
-    storage, answers = Storage(), []  # type: ignore[var-annotated]
-    storage.is_away, storage.refusal = True, Forbidden("s3://output/workers/")
-    caller = threading.Thread(target=lambda: answers.append(storage.call()))
-    caller.start()
-    assert storage.probed.wait(LIMIT_S)
-    storage.is_away = False
-    caller.join(LIMIT_S)
+    storage = Storage()
+    storage.refusal = Forbidden("s3://output/workers/")
 
-    assert ["there"] == answers
+    assert ["there"] == answers_after_an_outage(storage)
     eventually(lambda: storage.gate.is_open)
 
 
