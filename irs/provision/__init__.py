@@ -15,6 +15,7 @@ from irs.provision.buckets import Buckets
 from irs.provision.ledger import Action, Change, Ledger
 from irs.provision.queues import Queues
 from irs.provision.topics import Topics
+from irs.records import DROPS, TASKS
 
 __all__ = ["Action", "Change", "provision"]
 
@@ -69,6 +70,11 @@ def _steps(cloud: Cloud, ledger: Ledger) -> Iterator[tuple[str, Callable[[], Non
     yield f"queue {requests}", queues.make_requests
     yield f"queue {dead}", queues.allow_redrive
     yield f"queue {settings.responses_queue}", queues.make_responses
+
+    told = {settings.input_bucket: DROPS, settings.output_bucket: TASKS}
+    yield f"queue {settings.drops_queue}", partial(queues.make_drops, [buckets.arn(bucket) for bucket in told])
+    for bucket, prefix in told.items():
+        yield f"bucket {bucket}", partial(buckets.tell, bucket, prefix, queues.drops_arn)
 
     topics = Topics(cloud, ledger, tags, f"arn:{partition}:sns:{account}")
     for topic in (f"{settings.stack}-control", f"{settings.stack}-events"):

@@ -52,6 +52,33 @@ class Buckets:
         ):
             self._ledger.correct(resource, aspect, correct(name))
 
+    def arn(self, name: str) -> str:
+        """Return the ARN of a bucket."""
+        return f"arn:{self._partition}:s3:::{name}"
+
+    def tell(self, name: str, prefix: str, queue_arn: str) -> None:
+        """Let S3 tell the queue, which must be there, of each object that is put under ``prefix``."""
+        if self._exists(name):
+            self._ledger.correct(f"bucket {name}", "events", self._notify(name, prefix, queue_arn))
+
+    def _notify(self, name: str, prefix: str, queue_arn: str) -> Callable[[], object] | None:
+        found = self._s3.get_bucket_notification_configuration(Bucket=name)
+        found.pop("ResponseMetadata", None)
+        of_queues = found.get("QueueConfigurations", [])
+        want = {
+            "Id": f"{OURS}drops",
+            "QueueArn": queue_arn,
+            "Events": ["s3:ObjectCreated:*"],
+            "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": prefix}]}},
+        }
+        ours = [_told(one) for one in of_queues if one.get("Id", "").startswith(OURS)]
+        if ours == [_told(want)]:
+            return None
+        # The whole set is replaced, so that of others goes along.
+        others = [one for one in of_queues if not one.get("Id", "").startswith(OURS)]
+        whole = found | {"QueueConfigurations": [*others, want]}
+        return partial(self._s3.put_bucket_notification_configuration, Bucket=name, NotificationConfiguration=whole)
+
     def _exists(self, name: str) -> bool:
         from botocore.exceptions import ClientError
 
@@ -121,7 +148,7 @@ class Buckets:
     def _require_tls(self, name: str) -> Callable[[], object] | None:
         if self._settings.endpoint_url:
             return None
-        arn = f"arn:{self._partition}:s3:::{name}"
+        arn = self.arn(name)
         want = {
             "Sid": f"{OURS}tls-only",
             "Effect": "Deny",
@@ -158,3 +185,10 @@ def _comparable(rule: Json) -> Json:
     """A rule without the forms in which the same filter may be written."""
     prefix = rule.get("Prefix", rule.get("Filter", {}).get("Prefix", ""))
     return {key: value for key, value in rule.items() if key not in ("Filter", "Prefix")} | {"prefix": prefix}
+
+
+def _told(one: Json) -> tuple[object, ...]:
+    """What one notification says, however S3 spells it: it gives ``prefix`` back as ``Prefix``."""
+    rules = one.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+    filters = sorted((rule["Name"].lower(), rule["Value"]) for rule in rules)
+    return one["QueueArn"], sorted(one["Events"]), filters

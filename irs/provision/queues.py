@@ -1,8 +1,9 @@
-"""Queues: of tasks, of tasks that failed too often, of news."""
+"""Queues: of tasks, of tasks that failed too often, of news, of dropped files."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 
 from irs.cloud import Cloud
@@ -15,7 +16,7 @@ REQUESTS_DAYS = 14
 RESPONSES_DAYS = 1
 NEWS_VISIBILITY_SECONDS = 30
 
-_POLICIES = ("RedrivePolicy", "RedriveAllowPolicy")
+_POLICIES = ("Policy", "RedrivePolicy", "RedriveAllowPolicy")
 
 
 class Queues:
@@ -60,6 +61,24 @@ class Queues:
             },
         )
 
+    def make_drops(self, sources: Sequence[str]) -> None:
+        """Make the queue of what S3 tells about dropped files; ``sources`` are the ARNs of the buckets that may tell."""
+        settings = self._settings
+        self._make(
+            settings.drops_queue,
+            {
+                "MessageRetentionPeriod": str(REQUESTS_DAYS * DAY_SECONDS),
+                "VisibilityTimeout": str(settings.visibility_seconds),
+                "ReceiveMessageWaitTimeSeconds": str(settings.wait_seconds),
+                "Policy": json.dumps(drops_policy(self._arn(settings.drops_queue), sources, self._arn_prefix.split(":")[4])),
+            },
+        )
+
+    @property
+    def drops_arn(self) -> str:
+        """The ARN of the queue of dropped files, known before it is there."""
+        return self._arn(self._settings.drops_queue)
+
     def _arn(self, name: str) -> str:
         return f"{self._arn_prefix}:{name}"
 
@@ -88,6 +107,22 @@ class Queues:
             return str(self._sqs.get_queue_url(QueueName=name)["QueueUrl"])
         except self._sqs.exceptions.QueueDoesNotExist:
             return None
+
+
+def drops_policy(queue_arn: str, sources: Sequence[str], account: str) -> dict[str, object]:
+    """Return what lets S3 send for these buckets of this account, and nobody else for any."""
+    statement = {
+        "Sid": "irs-s3-events",
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {
+            "ArnEquals": {"aws:SourceArn": list(sources)},
+            "StringEquals": {"aws:SourceAccount": account},
+        },
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 def _comparable(attribute: str, value: str | None) -> object:
