@@ -27,7 +27,7 @@ result_backend = "irs.results.backend:Backend"
 # One for all task threads: each its own would cost each its first image 30 ms.
 result_backend_thread_safe = True
 
-imports = ("irs.tasks",)
+imports = ("irs.tasks", *(("irs.monitoring.commands",) if _settings.monitoring else ()))
 task_default_queue = _settings.requests_queue
 task_create_missing_queues = True
 task_serializer = "json"
@@ -49,6 +49,6 @@ worker_prefetch_multiplier = 2
 worker_eta_task_limit = 100
 worker_soft_shutdown_timeout = 0
 worker_hijack_root_logger = False
-# Events and remote control go over SNS and come with monitoring.
+# Events and remote control go over SNS. Of tasks a worker tells while somebody watches; see irs.monitoring.events.
 worker_send_task_events = False
-worker_enable_remote_control = False
+worker_enable_remote_control = _settings.monitoring

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from irs.errors import Forbidden, MissingResource, NotFound, StorageUnavailable, Unreachable
 from irs.settings import Settings, get_settings
+from irs.tally import ANSWERS, CALLS, OK, Call
 
 if TYPE_CHECKING:
     import boto3
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 #: An object store's own retries inside one call; beyond them the message comes back with back-off.
 STORE_RETRIES = 2
+#: Objects in one answer to a listing.
+PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,8 @@ class Cloud:
 
         if self._session is None:
             self._session = boto3.Session(region_name=self.settings.region)
+            for event, note in (("before-call", _begin), ("after-call", _note), ("after-call-error", _note_error)):
+                self._session.events.register(event, note)
         return self._session
 
     def _where(self) -> str:
@@ -168,6 +174,32 @@ class Cloud:
 
     def _after_fork(self) -> None:
         self._made, self._lock, self._session = {}, threading.Lock(), None
+
+
+# boto3's calls are counted from its own events; obstore's and pycurl's where they are made.
+
+
+def _begin(model: Any, context: dict[str, Any], **_: Any) -> None:
+    context["irs_call"] = (model.service_model.endpoint_prefix, model.name, time.monotonic())
+
+
+def _note(parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    status = parsed.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = OK if 200 <= status < 300 else str(status)
+    if code != OK and code not in ANSWERS.values():
+        code = str(parsed.get("Error", {}).get("Code", code))
+    _note_code(code, context)
+
+
+def _note_error(exception: BaseException, context: dict[str, Any], **_: Any) -> None:
+    _note_code(type(exception).__name__, context)
+
+
+def _note_code(code: str, context: dict[str, Any]) -> None:
+    # Not there where another handler answered in place of AWS.
+    if call := context.pop("irs_call", None):
+        service, operation, began = call
+        CALLS.note((service, operation, code), time.monotonic() - began)
 
 
 _CLOUDS: list[Cloud] = []
@@ -262,7 +294,7 @@ class _ObstoreBucket:
         from obstore.exceptions import InvalidPathError
 
         try:
-            with _translated(self.name, key):
+            with Call("s3", "GetObject"), _translated(self.name, key):
                 got = self._store.get(key)
         except (InvalidPathError, ValueError):
             # S3 allows keys such as a//b, which obstore refuses to spell.
@@ -276,7 +308,7 @@ class _ObstoreBucket:
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            with _translated(self.name, key):
+            with Call("s3", "PutObject"), _translated(self.name, key):
                 self._store.put(
                     key,
                     body,
@@ -292,13 +324,21 @@ class _ObstoreBucket:
         with _translated(self.name, prefix):
             # obstore lists whole path segments: a prefix that ends inside one is narrowed here.
             folder = prefix.rpartition("/")[0]
-            for page in self._store.list(folder or None, offset=after or None, chunk_size=1000):
+            pages = iter(self._store.list(folder or None, offset=after or None, chunk_size=PAGE))
+            is_asked = True
+            while True:
+                with Call("s3", "ListObjectsV2") if is_asked else nullcontext():
+                    page = next(pages, None)
+                if page is None:
+                    return
+                # After a page that is not full comes none.
+                is_asked = len(page) == PAGE
                 for item in page:
                     if item["path"].startswith(prefix):
                         yield Listed(item["path"], item["size"], item["last_modified"])
 
     def delete(self, key: str) -> None:
-        with suppress(NotFound), _translated(self.name, key):
+        with suppress(NotFound), Call("s3", "DeleteObject"), _translated(self.name, key):
             self._store.delete(key)
 
 

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     models_bucket: str = Field("", description="bucket of shared models; empty: `{stack}-models`")
     requests_queue: str = Field("", description="queue of the tasks; empty: `{stack}-requests`")
     responses_queue: str = Field("", description="queue of the news; empty: `{stack}-responses`")
+    drops_queue: str = Field("", description="queue of S3's events about dropped files; empty: `{stack}-drops`")
     readable_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="buckets, separated by commas, that `s3://` images may come from besides the input bucket"
     )
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
 
     # How a worker works
     model: str = Field("", description="model directory or torchvision architecture by name")
+    model_why: str = Field("", description="why this model serves, for the page to say; `irs up --model auto` sets it")
     slots: int = Field(32, ge=1, le=1024, description="images a worker has in work at once")
     batch_size: int = Field(8, ge=1, le=256, description="most images in one model call")
     batch_wait_seconds: float = Field(0.003, ge=0, le=1, description="longest wait for a batch to fill while others are fetched")
@@ -82,20 +84,135 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(25.0, ge=0, description="time to finish what is held after SIGTERM")
     news_seconds: float = Field(0.2, ge=0, le=5, description="longest wait to fill a message of news")
     instance_id: str = Field("", description="name of the worker; empty: host name and process id")
+    launch: str = Field("", description="the scaler's name for the launch of this worker's instance; else its tag `irs:launch`")
+    outlive_seconds: float = Field(
+        900.0,
+        ge=0,
+        description="a worker that a scaler started ends after so long without a message and without a scaler; 0: never",
+    )
     health_port: int = Field(
-        -1, ge=-1, le=65535, description="port of `/healthz` and `/readyz` on 127.0.0.1; 0: a free one, -1: none"
+        -1, ge=-1, le=65535, description="port of a worker's `/metrics`, `/healthz`, `/readyz`; 0: a free one, -1: none"
     )
 
-    log_json: bool = Field(False, description="log lines of a worker as JSON")
+    log_json: bool = Field(False, description="log lines of a worker or the page as JSON")
+
+    # The scaler
+    scaler_policy: Literal["classic", "latency", "balanced", "eco"] = Field(
+        "balanced", description="what the scaler goes by: counts (classic), or a price of waiting of 1, 0.5 or 0.03"
+    )
+    scaler_value: float = Field(
+        0.0, ge=0, description="instance-seconds that one image-second of waiting is worth; 0: that of the policy"
+    )
+    scaler_cap: int = Field(19, ge=1, le=1000, description="instances at most")
+    scaler_min_workers: int = Field(0, ge=0, le=1000, description="instances that always stand")
+    scaler_period_seconds: float = Field(5.0, ge=1, le=60, description="time between two looks of the scaler")
+    scaler_rate_per_second: float = Field(1.0, gt=0, description="images a second of one worker, until it is measured")
+    scaler_boot_seconds: float = Field(60.0, gt=0, description="time from launch to ready, until it is measured")
+    scaler_lease_seconds: float = Field(
+        15.0,
+        ge=3,
+        le=600,
+        description="life of the scaler's lease, at least three periods; a standby takes over within twice that",
+    )
+    scaler_pool: int = Field(0, ge=0, le=1000, description="instances that are stopped rather than ended, and started first")
+    scaler_port: int = Field(
+        -1,
+        ge=-1,
+        le=65535,
+        description="port of the scaler's `/metrics`, `/healthz`, `/readyz`; 0: a free one, -1: none",
+    )
+    scaler_template: str = Field("", description="launch template of worker instances by name or id, a version after a colon")
+    scaler_image: str = Field("", description="AMI of worker instances; empty: the template's")
+    scaler_types: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="instance types, separated by commas, the best first; empty: the template's"
+    )
+    scaler_zones: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="availability zones, separated by commas; empty: those of the subnets, or EC2's choice"
+    )
+    scaler_subnets: Annotated[tuple[str, ...], NoDecode] = Field((), description="subnets, separated by commas, one a zone")
+    scaler_markets: Annotated[tuple[Literal["spot", "on-demand"], ...], NoDecode] = Field(
+        ("on-demand",), min_length=1, description="`on-demand`, `spot`, or both separated by a comma, the preferred first"
+    )
+    scaler_security_groups: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="ids of security groups, separated by commas; empty: the template's or the default one"
+    )
+    scaler_profile: str = Field("", description="instance profile of workers, by name or ARN; empty: the template's")
+    scaler_user_data: Path | None = Field(None, description="file that an instance runs at its start; empty: the template's")
+    price_per_hour: float = Field(0.0, ge=0, description="dollars for one hour of one instance; 0: unknown")
+    budget_per_day: float = Field(
+        0.0, ge=0, description="dollars of instances a day after which none is launched, and what runs goes on; 0: no limit"
+    )
+
+    local_boot_seconds: float = Field(
+        0.0, ge=0, description="how long an instance of the embedded cloud takes to boot, before its worker starts"
+    )
+
+    # The page
+    web_host: str = Field("127.0.0.1", description="address the page binds; any but loopback needs `IRS_WEB_TOKEN`")
+    web_port: int = Field(8000, ge=0, le=65535, description="port of the page; 0: a free one")
+    web_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="host names, separated by commas, that the page answers to besides loopback and `IRS_WEB_HOST`"
+    )
+    web_token: str = Field(
+        "", repr=False, description="secret, 32 characters or more, that opens the page; empty: no one is asked for one"
+    )
+    web_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="addresses or networks, separated by commas, whose `Forwarded` or `X-Forwarded-*` the page believes"
+    )
+    web_root_path: str = Field("", pattern=r"^(/[\w.~-]+)*$", description="path under which a proxy offers the page")
+    web_max_images: int = Field(2000, ge=1, le=1_000_000, description="images of one job of the page")
+    web_bytes_budget: int = Field(64 * 2**20, ge=1, description="bytes of images the page holds at once")
+    web_uploads: int = Field(32, ge=1, le=1000, description="images the page receives at once; more wait")
+    web_streams: int = Field(500, ge=1, le=900, description="live streams of the page at once")
+    web_jobs_per_minute: int = Field(20, ge=1, description="jobs one address may open on the page in a minute")
+    web_stall_seconds: float = Field(60.0, gt=0, description="longest wait of the page for the next bytes of an upload")
+    web_header_seconds: float = Field(10.0, gt=0, description="longest wait of the page for the head of a request")
+    flower_url: str = Field("", description="address of Flower that the page links to")
+
+    # Events, remote control, Flower, janitor
+    monitoring: bool = Field(
+        False, description="events and remote control over SNS: Flower, `celery inspect`, `celery control`; `irs up` sets it"
+    )
+    monitoring_lease_seconds: float = Field(
+        900.0, ge=3, description="the janitor removes a process's own queues when it has not said for so long that it lives"
+    )
+    janitor_seconds: float = Field(300.0, ge=1, description="time between two rounds of the janitor")
+    janitor_port: int = Field(
+        -1, ge=-1, le=65535, description="port of the janitor's `/metrics`, `/healthz`, `/readyz`; 0: a free one, -1: none"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="address of `/metrics`, `/healthz`, `/readyz` of workers, scaler and janitor; nobody is asked for a password",
+    )
+    flower_host: str = Field("127.0.0.1", description="address Flower binds; any but loopback needs `IRS_FLOWER_PASSWORD`")
+    flower_port: int = Field(5555, ge=0, le=65535, description="port of Flower; 0: a free one")
+    flower_password: str = Field(
+        "", repr=False, description="password of Flower's user `irs`, 12 characters or more; empty: no one is asked for one"
+    )
 
     # How long things are kept
     input_days: int = Field(7, ge=1, description="days until images expire")
     output_days: int = Field(30, ge=1, description="days until records expire")
 
-    @field_validator("readable_buckets", mode="before")
+    @field_validator(
+        "readable_buckets",
+        "web_hosts",
+        "web_trusted_proxies",
+        "scaler_types",
+        "scaler_zones",
+        "scaler_subnets",
+        "scaler_markets",
+        "scaler_security_groups",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("scaler_user_data", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -106,21 +223,41 @@ class Settings(BaseSettings):
             ("models_bucket", "models"),
             ("requests_queue", "requests"),
             ("responses_queue", "responses"),
+            ("drops_queue", "drops"),
         ):
             if not getattr(self, name):
                 object.__setattr__(self, name, f"{self.stack}-{suffix}")
         if not self.instance_id:
+            # Given and empty is not given.
+            self.model_fields_set.discard("instance_id")
             object.__setattr__(self, "instance_id", f"{socket.gethostname().split('.')[0][:40]}-{os.getpid()}")
         if self.batch_wait_seconds >= self.visibility_seconds / 2:
             raise ValueError("IRS_BATCH_WAIT_SECONDS must be under half of IRS_VISIBILITY_SECONDS")
         if self.bytes_budget < self.max_bytes:
             raise ValueError("IRS_BYTES_BUDGET must be at least IRS_MAX_BYTES")
+        if self.scaler_min_workers > self.scaler_cap:
+            raise ValueError("IRS_SCALER_MIN_WORKERS must be at most IRS_SCALER_CAP")
+        if self.scaler_pool > self.scaler_cap:
+            raise ValueError("IRS_SCALER_POOL must be at most IRS_SCALER_CAP")
+        if self.budget_per_day and not self.price_per_hour:
+            raise ValueError("IRS_BUDGET_PER_DAY needs IRS_PRICE_PER_HOUR, the dollars for one hour of one instance")
+        if 0 < len(self.web_token) < 32:
+            raise ValueError("IRS_WEB_TOKEN must have 32 characters or more, such as `openssl rand -hex 32` makes")
+        if 0 < len(self.flower_password) < 12:
+            raise ValueError("IRS_FLOWER_PASSWORD must have 12 characters or more, such as `openssl rand -hex 16` makes")
+        if self.web_bytes_budget < self.max_bytes:
+            raise ValueError("IRS_WEB_BYTES_BUDGET must be at least IRS_MAX_BYTES")
         return self
 
     @property
     def requests_dead_queue(self) -> str:
         """Name of the dead-letter queue of the tasks."""
         return f"{self.requests_queue}-dead"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the worker was given its name, as one that a scaler starts."""
+        return "instance_id" in self.model_fields_set
 
     @property
     def allowed_buckets(self) -> frozenset[str]:
@@ -154,7 +291,7 @@ def table() -> str:
     rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default_factory else field.default
-        shown = f"`{','.join(default) if isinstance(default, tuple) else default}`" if default not in ("", ()) else ""
+        shown = f"`{','.join(default) if isinstance(default, tuple) else default}`" if default not in ("", (), None) else ""
         rows.append(f"| `IRS_{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(rows)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Task
-from celery.exceptions import Reject
+from celery.exceptions import Ignore, Reject
 
 from irs import broker
 from irs.app import app
-from irs.errors import RecognitionFailed, SetupError
+from irs.errors import Cancelled, RecognitionFailed, SetupError
 
 
 class _ImageTask(Task):  # type: ignore[misc]
@@ -36,6 +36,7 @@ def recognize(self: Any, image: str, *, name: str | None = None, **options: Any)
 
     Raises:
         RecognitionFailed: the image or the options are at fault; the stored record says why.
+        Ignore: it was cancelled; the message is acknowledged and nothing stored.
         Reject: something passing or unexpected happened; the message comes back later.
     """
     # The engine is put on the app when a worker starts: callers import this file without torch.
@@ -56,6 +57,8 @@ def recognize(self: Any, image: str, *, name: str | None = None, **options: Any)
         return record.or_raise().to_json()  # type: ignore[no-any-return]
     except RecognitionFailed:
         raise
+    except Cancelled as error:
+        raise Ignore(str(error)) from None
     except Exception as error:
         # requeue: Celery then reports no failure for each attempt, and the transport hides the message with back-off.
         raise Reject(f"{type(error).__name__}: {error}", requeue=True) from error

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,8 +20,17 @@ from irs.cloud import Cloud
 from irs.local import EmbeddedCloud
 from irs.settings import read_settings
 
+if TYPE_CHECKING:
+    from irs.local.ec2.control import Control
+
 _FOREIGN = ("AWS_", "IRS_")
+_ROOMS = ("journey", "browser", "service", "unit")
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long ones: of several processes none is left alone with them at the end."""
+    items.sort(key=lambda item: _ROOMS.index(item.path.parent.name))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +43,9 @@ def _clean_session() -> Iterator[None]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # A shell starts what runs in the background so; the programs that tests start would not hear Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
 
 
@@ -59,6 +73,18 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, _clean_session: None) -> 
 
     with start_embedded_cloud(tmp_path_factory.mktemp("embedded"), die_with_thread=False) as running:
         yield running
+
+
+@pytest.fixture
+def ec2(embedded: EmbeddedCloud) -> Iterator[Control]:
+    """What goes wrong in the embedded EC2, on demand: nothing at first, and nothing is left of it at the end."""
+    from irs.local.ec2.control import Control
+
+    control = Control(embedded.endpoint, embedded.environment["AWS_ACCESS_KEY_ID"])
+    # Of a small machine's own limit a test of many instances wants to know nothing.
+    control.put(quota=1000)
+    yield control
+    control.put()
 
 
 @pytest.fixture

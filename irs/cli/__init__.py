@@ -10,7 +10,26 @@ from typing import Annotated
 
 import typer
 
-from irs.cli import bench, dead_letters, models, operate, outcome, recognize, up
+from irs.cli import (
+    bench,
+    cancel,
+    chaos,
+    cost,
+    dead_letters,
+    drops,
+    flower,
+    janitor,
+    models,
+    operate,
+    outcome,
+    recognize,
+    scaler,
+    sync,
+    trace,
+    train,
+    up,
+    web,
+)
 
 app = typer.Typer(
     name="irs",
@@ -26,11 +45,22 @@ app = typer.Typer(
 app.command("up", no_args_is_help=False, context_settings={"allow_interspersed_args": False})(up.up)
 app.command("recognize")(recognize.recognize)
 app.command("worker")(operate.worker)
+app.command("sync")(sync.sync)
+app.command("cancel")(cancel.cancel)
+app.command("web")(web.web)
+app.command("cost")(cost.cost)
+app.command("trace")(trace.trace)
+app.command("flower", no_args_is_help=False)(flower.flower)
 app.command("status")(operate.status)
+app.command("janitor")(janitor.janitor)
+app.command("drops")(drops.drops)
 app.command("provision")(operate.provision)
-app.command("bench")(bench.bench)
+app.command("train")(train.train)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(chaos.app, name="chaos")
+app.add_typer(scaler.app, name="scaler")
 
 
 def _show_version(value: bool) -> None:

@@ -52,7 +52,9 @@ def table_row(record: Record) -> tuple[str, str, str, str]:
     if not record.labels:
         return file, "", "", "no label is wanted and likely enough"
     top = record.labels[0]
-    hedged = f", surely {record.hedged.label} {percent(record.hedged.confidence)}" if record.hedged else ""
+    # A model may want more of a sure label than the caller wants of a hedged one: then both are the same.
+    says_more = record.hedged is not None and record.hedged.label != top.label
+    hedged = f", surely {record.hedged.label} {percent(record.hedged.confidence)}" if record.hedged and says_more else ""
     return file, top.label, percent(top.confidence), "" if record.sure else f"not sure{hedged}"
 
 

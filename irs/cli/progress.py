@@ -70,14 +70,20 @@ class ProgressShown:
 
     def _hint_at_workers(self) -> None:
         from irs.errors import IrsError
+        from irs.monitoring.decisions import find_scaler
         from irs.monitoring.status import see_workers
 
         try:
             phases = [worker.phase for worker in see_workers(self._cloud)]
+            scaler = find_scaler(self._cloud)
         except IrsError:
             # The job itself says what is wrong.
             return
-        if not any(phase in ("ready", "busy") for phase in phases):
-            starting = any(phase in ("starting", "warming") for phase in phases)
-            line = "A worker is starting." if starting else "No worker is running: start one with `irs worker` or `irs up`."
+        if not any(phase in ("ready", "busy", "retiring") for phase in phases):
+            if any(phase in ("starting", "warming") for phase in phases):
+                line = "A worker is starting."
+            elif scaler is not None and scaler.is_leading:
+                line = f"No worker runs yet, the scaler starts them: {scaler.reason}"
+            else:
+                line = "No worker is running: start one with `irs worker` or `irs up`."
             (self._bar.console.print if self._bar is not None else note)(line)

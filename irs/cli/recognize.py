@@ -37,12 +37,15 @@ def recognize(
     top_k: Annotated[int, typer.Option(help="Labels of an image, 1 to 100.")] = 5,
     min_confidence: Annotated[float, typer.Option(help="Leave out labels below it, 0 to 1.")] = 0.0,
     include: Annotated[
-        list[str] | None, typer.Option(help="Answer this label or wnid only; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Answer this label, parent (dog: every breed) or wnid only; may be repeated.", show_default=False),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(help="Never answer this label or wnid; may be repeated.", show_default=False)
+        list[str] | None, typer.Option(help="Never answer this label, parent or wnid; may be repeated.", show_default=False)
     ] = None,
-    hedge: Annotated[float, typer.Option(help="Confidence a more general label must reach, 0 to 1; 0: none.")] = 0.5,
+    hedge: Annotated[
+        float, typer.Option(help="Confidence a label or a parent of it must reach to be called sure, 0 to 1; 0: none.")
+    ] = 0.5,
     thumbnail: Annotated[int, typer.Option(help="Longest side in px of a picture kept in the record; 0: none.")] = 0,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds to wait for the answers; else without end.", show_default=False)

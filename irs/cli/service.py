@@ -22,6 +22,8 @@ def join_running_up() -> None:
     from irs.settings import read_settings
 
     if endpoint := enter_running(read_settings().home):
+        # As `irs up` itself does: its workers listen.
+        os.environ.setdefault("IRS_MONITORING", "true")
         note(f"irs: speaking to the `irs up` of this machine at {endpoint}")
 
 

@@ -25,6 +25,13 @@ def aligned(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
+def clear_screen() -> None:
+    """Make room for a table that is shown anew."""
+    from rich.console import Console
+
+    Console().clear()
+
+
 def printable(text: str) -> str:
     """Return ``text`` with control characters spelled out: a file's name must not steer the terminal."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text)

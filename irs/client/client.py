@@ -10,6 +10,7 @@ from typing import Any
 
 from irs import records
 from irs.client.access import persistently, using_bucket
+from irs.client.broadcast import tell_workers
 from irs.client.handin import HandIn, upload
 from irs.client.inputs import Image, Images, Source, sources
 from irs.client.job import Job, OnProgress
@@ -83,6 +84,29 @@ class Client:
         count = manifest.count if manifest else None
         return Job(self._cloud, id, options=opened.options, count=count, sent=count or 0, on_progress=on_progress)
 
+    def cancel(self, id: str) -> bool:
+        """Cancel a job, or one image by its task id (``JOB.NUMBER``): what no worker has begun is never answered.
+
+        It holds for workers that start later too. What is in work at this moment may still get its record.
+
+        Returns:
+            Whether there was anything to cancel: False of what has its records.
+
+        Raises:
+            BadOptions: no such job is known, or it has no such image.
+            MissingResource, Unreachable, SetupError: the service cannot be reached as it is set up.
+            StorageUnavailable: S3 has not answered for 30 s.
+        """
+        split = records.split_task_id(id)
+        if split is None:
+            return self.job(id).cancel()
+        count = self.job(split[0]).count
+        if count is not None and split[1] >= count:
+            raise BadOptions(f"job {split[0]} has no image {split[1]}: it holds {count}, numbered from 0")
+        has_cancelled = persistently(lambda: self._store.cancel_task(id))
+        tell_workers(self._cloud, id)
+        return has_cancelled
+
     # The steps of recognize(), for who has the images one by one.
 
     def open(self, *, job: str | None = None, expected: int | None = None, **options: Any) -> JobOpen:
@@ -123,13 +147,19 @@ class Client:
     def _recognize(self, came: Iterator[Source], job: str | None, on_progress: OnProgress | None, options: dict[str, Any]) -> Job:
         opened = self.open(job=job, **options)
         try:
-            answered = frozenset(persistently(lambda: self._store.list_job(opened.job)).numbers) if job else frozenset[int]()
+            answered = self._answered(opened.job) if job else frozenset()
             count = HandIn(self._cloud, opened, answered, on_progress).run(came)
             self._close(opened.job, count, opened.options)
         except PassingError as error:
             error.add_note(f"Job {opened.job} broke off: recognize(the same images, job='{opened.job}') goes on with it.")
             raise
         return Job(self._cloud, opened.job, options=opened.options, count=count, sent=count, on_progress=on_progress)
+
+    def _answered(self, job: str) -> frozenset[int]:
+        listing = persistently(lambda: self._store.list_job(job))
+        if listing.is_cancelled:
+            raise BadOptions(f"job {job} was cancelled: hand the images in as a new one")
+        return frozenset(listing.numbers)
 
 
 def recognize(image: Image, *, timeout: float = RECOGNIZE_SECONDS, **options: Any) -> Record:

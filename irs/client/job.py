@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from irs import records
+from irs.client.access import persistently
+from irs.client.broadcast import tell_workers
 from irs.cloud import Cloud
-from irs.errors import PassingError, Unreachable
+from irs.errors import NotFound, PassingError, Unreachable
 from irs.records import Options, Record
 from irs.results import RecordStore
 from irs.results.backoff import Backoff
@@ -34,7 +36,8 @@ class Job:
     """Follows one job. Holds nothing that the buckets do not hold: any process may follow any job, many at once.
 
     ``for record in job`` and ``async for record in job`` give each record once, as they come, until the job is
-    closed and all its images have one. Each loop begins anew.
+    closed and all its images have one. Each loop begins anew. Of a cancelled job all that stand are given, then a
+    record of the status ``cancelled`` for each image that has none.
 
     Attributes:
         id: what :meth:`Client.job` finds it by.
@@ -52,7 +55,7 @@ class Job:
         on_progress: OnProgress | None = None,
     ) -> None:
         self.id, self.options = id, options
-        self._store = RecordStore(cloud)
+        self._cloud, self._store = cloud, RecordStore(cloud)
         self._count, self._sent, self._on_progress = count, sent, on_progress
 
     def __repr__(self) -> str:
@@ -100,9 +103,25 @@ class Job:
         return list(self.in_order(timeout=timeout))
 
     def progress(self) -> Progress:
-        """Return how far the job is now: one LIST per 1000 images."""
-        done = len(self._store.list_job(self.id).numbers)
+        """Return how far the job is now: one LIST per 1000 images. All of a cancelled one is done."""
+        listing = self._store.list_job(self.id)
+        done = len(listing.numbers)
+        if listing.is_cancelled:
+            done = max(done, self.count or 0)
         return Progress(self.count, max(self._sent, done), done)
+
+    def cancel(self) -> bool:
+        """Let none of the job's images be begun that is not; safe to run twice, raises as :meth:`Client.cancel`.
+
+        Returns:
+            Whether there was one: False of a job whose images all have a record.
+        """
+        listing = persistently(lambda: self._store.list_job(self.id))
+        if self.count is not None and len(listing.numbers) >= self.count:
+            return False
+        persistently(lambda: self._store.cancel_job(self.id))
+        tell_workers(self._cloud, self.id)
+        return True
 
     def get_record(self, number: int) -> Record:
         """Return the record of one image.
@@ -110,11 +129,13 @@ class Job:
         Raises:
             NotFound: there is none (yet).
         """
-        return self._store.get(records.task_id(self.id, number))
+        if record := self.find_record(number):
+            return record
+        raise NotFound(records.record_key(records.task_id(self.id, number)))
 
     def find_record(self, number: int) -> Record | None:
         """Return the record of one image, None while there is none."""
-        return self._store.find(records.task_id(self.id, number))
+        return self._store.find_answer(records.task_id(self.id, number))
 
     async def _as_completed_async(self) -> AsyncIterator[Record]:
         watch = _Watch(self, None)
@@ -141,10 +162,11 @@ class _Watch:
         self._ahead: set[int] = set()
         self._unread: list[int] = []
         self._done = 0
+        self._is_cancelled = self._has_ended = False
 
     @property
     def is_done(self) -> bool:
-        return self._job._count is not None and self._done >= self._job._count
+        return self._has_ended or (self._job._count is not None and self._done >= self._job._count)
 
     def step(self) -> Iterator[Record]:
         """Yield the records that came since the last step, up to 64 read at once."""
@@ -178,6 +200,9 @@ class _Watch:
     def _read(self) -> list[Record]:
         if not self._unread:
             self._unread = self._list()
+            if self._is_cancelled and not self._unread:
+                self._has_ended = True
+                return self._unanswered()
         numbers = self._unread[:MOST_READS]
         found = self._job._store.find_many([records.task_id(self._job.id, number) for number in numbers])
         self._unread = self._unread[MOST_READS:]
@@ -195,10 +220,21 @@ class _Watch:
 
     def _list(self) -> list[int]:
         listing = self._job._store.list_job(self._job.id, after=self._frontier - 1)
+        self._is_cancelled = listing.is_cancelled
         if listing.is_closed and self._job._count is None:
             # Asks for the manifest.
             _ = self._job.count
         return [number for number in listing.numbers if number not in self._ahead]
+
+    def _unanswered(self) -> list[Record]:
+        """Return what stands for the images of a cancelled job that have no record."""
+        keys = self._job._store.list_images(self._job.id)
+        numbers = range(self._job._count) if self._job._count is not None else sorted(keys)
+        return [
+            records.cancelled_record(records.task_id(self._job.id, number), key=keys.get(number, ""))
+            for number in numbers
+            if number >= self._frontier and number not in self._ahead
+        ]
 
     def _note_failure(self, error: PassingError) -> None:
         try:

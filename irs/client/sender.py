@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from irs import broker, records
 from irs.cloud import Cloud
@@ -17,17 +17,47 @@ TASK = "irs.recognize"
 MOST_SENDS = 200
 
 
+class Sendable(Protocol):
+    """One image to be recognised: ``image`` is a key of the input bucket or ``s3://bucket/key``."""
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+
+    @property
+    def image(self) -> str:
+        """Where it is."""
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to be recognised: ``image`` is a key of the input bucket or ``s3://bucket/key``."""
+    """One image of a job."""
 
     job: str
     number: int
     image: str
     name: str
 
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return records.task_id(self.job, self.number)
 
-def send_tasks(cloud: Cloud, tasks: Sequence[ImageTask], options: Options) -> None:
+
+@dataclass(frozen=True, slots=True)
+class SingleTask:
+    """One image of no job, under an id of its own."""
+
+    id: str
+    image: str
+    name: str
+
+
+def send_tasks(cloud: Cloud, tasks: Sequence[Sendable], options: Options) -> None:
     """Send the tasks, ten in a request. Sending one again is harmless: it keeps its id, and the first record stands.
 
     Raises:
@@ -48,7 +78,7 @@ def send_tasks(cloud: Cloud, tasks: Sequence[ImageTask], options: Options) -> No
                     TASK,
                     [task.image],
                     {"name": task.name, **options.changed()},
-                    task_id=records.task_id(task.job, task.number),
+                    task_id=task.id,
                     queue=queue,
                     producer=producer,
                 )

@@ -1,8 +1,9 @@
 """The embedded cloud's own process: ``python -m irs.local.cloud --home DIR [--port N] [--region NAME]``.
 
-Serves S3, SQS, SNS, IAM, STS and CloudWatch on 127.0.0.1 and says so in one JSON line on stdout. It ends at
-SIGTERM, at SIGINT, when its standard input is a pipe that ends, and, if ``IRS_PARENT_PID`` names its parent,
-when that thread dies. All of these keep its state; SIGKILL keeps the objects alone.
+Serves S3, SQS, SNS, IAM, STS, CloudWatch and EC2 on 127.0.0.1, runs the instances of that as its children, and says
+so in one JSON line on stdout. It ends at SIGTERM, at SIGINT, when its standard input is a pipe that ends, and, if
+``IRS_PARENT_PID`` names its parent, when that thread dies. All of these let the instances drain and keep its state;
+SIGKILL ends the instances and keeps the objects and what EC2 has on record.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irs.errors import SetupError
+from irs.local.ec2.door import Door
+from irs.local.ec2.environment import MachineEnvironment, machine_quota
+from irs.local.embedded import GRACE_SECONDS
 from irs.local.emulator import TESTED_VERSION, enter_emulator_environment, load_services, require_emulator
 from irs.local.home import RC_IN_USE, Endpoint, Home
-
-if TYPE_CHECKING:
-    from irs.local.sqs import Polls
 
 _PR_SET_PDEATHSIG = 1
 _GRACEFUL_SECONDS = 5
@@ -40,6 +41,9 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True, help="folder of the state")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0: the one of the last run, or a free one")
     parser.add_argument("--region", default="us-east-1", help="AWS region it stands for")
+    parser.add_argument("--boot-seconds", type=float, default=0.0, help="how long an instance stays pending")
+    parser.add_argument("--drain-seconds", type=float, default=25.0, help="what a worker has to finish what it holds")
+    parser.add_argument("--checks-rights", action="store_true", help="calls need an IAM policy that allows them")
     chosen = parser.parse_args()
     if not _die_with_parent():
         return 0
@@ -55,8 +59,18 @@ def main() -> int:
         _tell(ready_pipe, {"ready": False, "error": str(error)})
         return 1
     endpoint = _settle(home, listener.getsockname()[1], chosen.region)
-    enter_emulator_environment(home, endpoint)
-    asyncio.run(_serve(home, endpoint, listener, ready_pipe))
+    quota = machine_quota()
+    environment = MachineEnvironment(os.environ, endpoint, quota=quota)
+    enter_emulator_environment(home, endpoint, checks_rights=chosen.checks_rights)
+    door = Door(
+        home,
+        endpoint.region,
+        environment,
+        quota=quota,
+        boot_seconds=chosen.boot_seconds,
+        drain_seconds=chosen.drain_seconds + GRACE_SECONDS,
+    )
+    asyncio.run(_serve(home, endpoint, listener, ready_pipe, door, checks_rights=chosen.checks_rights))
     home.write_endpoint(endpoint, pid=None)
     return 0
 
@@ -120,7 +134,9 @@ def _settle(home: Home, port: int, region: str) -> Endpoint:
     return endpoint
 
 
-async def _serve(home: Home, endpoint: Endpoint, listener: socket.socket, ready_pipe: int) -> None:
+async def _serve(
+    home: Home, endpoint: Endpoint, listener: socket.socket, ready_pipe: int, door: Door, *, checks_rights: bool
+) -> None:
     import ministack.app
     import uvicorn
 
@@ -129,8 +145,9 @@ async def _serve(home: Home, endpoint: Endpoint, listener: socket.socket, ready_
 
     load_services()
     polls = irs.local.sqs.patch()
+    door.open()
     config = uvicorn.Config(
-        Guard(ministack.app.app, endpoint),
+        Guard(ministack.app.app, endpoint, door.answer, checks_rights=checks_rights),
         http="httptools",
         ws="none",
         lifespan="on",
@@ -156,16 +173,29 @@ async def _serve(home: Home, endpoint: Endpoint, listener: socket.socket, ready_
             _tell(ready_pipe, told)
 
     server = Server(config)
-    _stop_on(server, polls)
+
+    async def end() -> None:
+        # First, while the queues still answer: what runs drains to them.
+        try:
+            await door.close()
+        finally:
+            server.should_exit = True
+            polls.stop()
+
+    _stop_on(end)
+    steps = asyncio.create_task(door.run())
     await server.serve([listener])
+    steps.cancel()
 
 
-def _stop_on(server: Any, polls: Polls) -> None:
+def _stop_on(end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run ``end`` once, at the first thing that asks for it."""
     loop = asyncio.get_running_loop()
+    ending: list[asyncio.Task[None]] = []
 
     def stop() -> None:
-        server.should_exit = True
-        polls.stop()
+        if not ending:
+            ending.append(loop.create_task(end()))
 
     def watch_stdin() -> None:
         while os.read(0, 4096):

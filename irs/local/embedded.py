@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from irs.local.home import RC_IN_USE, Endpoint, Home
 
 START_SECONDS = 20.0
 STOP_SECONDS = 8.0
+#: As the settings have it: what a worker has to finish what it holds, and some seconds beyond.
+DRAIN_SECONDS, GRACE_SECONDS = 25.0, 5.0
 _LOG_LINES = 20
 _LOG_BYTES = 2**20
 
@@ -36,6 +39,7 @@ class EmbeddedCloud:
     environment: dict[str, str]
     pid: int
     is_ours: bool
+    _drain_s: float
     _home: Home
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -55,7 +59,7 @@ class EmbeddedCloud:
         return None if self._home.is_locked() else 0
 
     def stop(self) -> None:
-        """End it, its state kept, and wait for the end: about 0.4 s. May be called twice."""
+        """End it, its state kept, and wait for the end: about 0.4 s, or the drain of the workers it runs. May be called twice."""
         if self._process is None:
             return
         process = self._process
@@ -64,7 +68,7 @@ class EmbeddedCloud:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(STOP_SECONDS)
+                process.wait(STOP_SECONDS + (self._drain_s if self._home.machines.read() else 0.0))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -76,14 +80,26 @@ class EmbeddedCloud:
         self.stop()
 
 
-def start_embedded_cloud(home: Path, *, region: str = "us-east-1", port: int = 0, die_with_thread: bool = True) -> EmbeddedCloud:
+def start_embedded_cloud(
+    home: Path,
+    *,
+    region: str = "us-east-1",
+    port: int = 0,
+    die_with_thread: bool = True,
+    boot_seconds: float = 0.0,
+    drain_seconds: float = DRAIN_SECONDS,
+    checks_rights: bool = False,
+) -> EmbeddedCloud:
     """Start an embedded cloud on ``home``, or find the one that runs there; it answers when this returns.
 
     Args:
-        region: ignored, as ``port``, when one is found.
+        region: ignored, as all but ``home``, when one is found.
         port: on 127.0.0.1; 0: the one of the last run on this home, or a free one.
         die_with_thread: it ends with the calling *thread*, even by SIGKILL; else when this process closes
             its pipe, which SIGKILL does too.
+        boot_seconds: how long its instances stay ``pending``.
+        drain_seconds: what a worker that it runs has to finish what it holds.
+        checks_rights: every call needs an IAM policy that allows it, but those with the run's own key.
 
     Raises:
         MissingExtra: the extra ``local`` is not installed.
@@ -91,12 +107,23 @@ def start_embedded_cloud(home: Path, *, region: str = "us-east-1", port: int = 0
     """
     require_emulator()
     place = Home(home)
+    options = [
+        "--region",
+        region,
+        "--port",
+        str(port),
+        "--boot-seconds",
+        str(boot_seconds),
+        "--drain-seconds",
+        str(drain_seconds),
+    ]
+    options += ["--checks-rights"] if checks_rights else []
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if (found := _find_running(place)) is not None:
             return found
         if not place.is_locked():
-            started = _start(place, region=region, port=port, die_with_thread=die_with_thread, end=end)
+            started = _start(place, options, die_with_thread=die_with_thread, drain_s=drain_seconds, end=end)
             if started is not None:
                 return started
         # Another one starts or stops at this moment.
@@ -114,16 +141,16 @@ def _find_running(home: Home) -> EmbeddedCloud | None:
             pass
     except OSError:
         return None
-    return EmbeddedCloud(endpoint.url, _environment(endpoint), endpoint.pid, False, home)
+    return EmbeddedCloud(endpoint.url, client_environment(endpoint), endpoint.pid, False, DRAIN_SECONDS, home)
 
 
-def _start(home: Home, *, region: str, port: int, die_with_thread: bool, end: float) -> EmbeddedCloud | None:
+def _start(home: Home, options: list[str], *, die_with_thread: bool, drain_s: float, end: float) -> EmbeddedCloud | None:
     """Start a child and wait until it is ready; None if another one was quicker."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "IRS_PARENT_PID")}
     if die_with_thread:
         environment["IRS_PARENT_PID"] = str(os.getpid())
     # -P: a file of the caller's folder must not stand in for a module.
-    command = [sys.executable, "-P", "-m", "irs.local.cloud", "--home", str(home.path), "--region", region, "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "irs.local.cloud", "--home", str(home.path), *options]
     is_long = home.log.exists() and home.log.stat().st_size > _LOG_BYTES
     with open(home.log, "wb" if is_long else "ab") as log:
         log_start = log.tell()
@@ -137,7 +164,7 @@ def _start(home: Home, *, region: str, port: int, die_with_thread: bool, end: fl
             # Ctrl-C at the terminal is for the starter, which ends its children in order.
             start_new_session=True,
         )
-    cloud = EmbeddedCloud("", {}, process.pid, True, home, process)
+    cloud = EmbeddedCloud("", {}, process.pid, True, drain_s + GRACE_SECONDS, home, process)
     try:
         said = _first_line(process, end)
     except BaseException:
@@ -152,7 +179,7 @@ def _start(home: Home, *, region: str, port: int, die_with_thread: bool, end: fl
     if endpoint is None:
         cloud.stop()
         raise SetupError(f"{home.path}/endpoint.json cannot be read: remove it, or name another IRS_HOME.")
-    cloud.endpoint, cloud.environment = endpoint.url, _environment(endpoint)
+    cloud.endpoint, cloud.environment = endpoint.url, client_environment(endpoint)
     return cloud
 
 
@@ -173,8 +200,9 @@ def _post_mortem(home: Home, log_start: int, returncode: int) -> str:
     return f"The embedded cloud did not start (exit code {returncode}); the end of {home.log} says:\n{said}"
 
 
-def _environment(endpoint: Endpoint) -> dict[str, str]:
-    hosts = [host for host in os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",") if host]
+def client_environment(endpoint: Endpoint, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what leads a process to ``endpoint``; hosts that ``inherited`` reaches without a proxy stay such."""
+    hosts = [host for host in inherited.get("NO_PROXY", inherited.get("no_proxy", "")).split(",") if host]
     no_proxy = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
     return {
         "AWS_ENDPOINT_URL": endpoint.url,

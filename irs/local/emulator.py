@@ -11,7 +11,7 @@ from irs.local.home import Endpoint, Home
 #: The only version the patches of irs.local.sqs are tested with.
 TESTED_VERSION = "1.5.33"
 
-_SERVICES = ("s3", "sqs", "sns", "iam", "sts", "cloudwatch")
+_SERVICES = ("s3", "sqs", "sns", "iam", "sts", "cloudwatch", "ec2")
 #: What would change the emulator's behaviour, or send its own calls elsewhere.
 _FOREIGN_PREFIXES = ("AWS_", "LOCALSTACK_", "MINISTACK_", "S3_", "SQS_", "SFTP_", "IOT_")
 _FOREIGN = frozenset(
@@ -38,8 +38,11 @@ def require_emulator() -> None:
         )
 
 
-def enter_emulator_environment(home: Home, endpoint: Endpoint) -> None:
-    """Give this process the environment the emulator must be imported in; it reads all of it at import."""
+def enter_emulator_environment(home: Home, endpoint: Endpoint, *, checks_rights: bool = False) -> None:
+    """Give this process the environment the emulator must be imported in; it reads all of it at import.
+
+    With ``checks_rights`` every call needs an IAM policy that allows it, but those with the key of ``endpoint``.
+    """
     for name in list(os.environ):
         is_proxy = name.lower().endswith("_proxy")
         if name in _FOREIGN or is_proxy or name.upper().startswith(_FOREIGN_PREFIXES):
@@ -58,6 +61,7 @@ def enter_emulator_environment(home: Home, endpoint: Endpoint) -> None:
         # Else it stops and removes all containers labelled `ministack` on this machine.
         DOCKER_HOST="unix:///nonexistent/docker.sock",
         LOG_LEVEL="WARNING",
+        AUTH=str(checks_rights).lower(),
         AWS_ACCESS_KEY_ID=endpoint.access_key_id,
         AWS_SECRET_ACCESS_KEY=endpoint.secret_access_key,
         S3_PERSIST="1",

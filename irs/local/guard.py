@@ -13,10 +13,10 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 from irs.local.home import Endpoint
@@ -30,22 +30,39 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEALTH_PATH = "/_ministack/health"
 #: How many calls of each action were let in since the start: what the benchmark counts requests by.
 COUNTS_PATH = "/_irs/requests"
+#: Metadata of instances, and what goes wrong with them on demand.
+IMDS_PATH, EC2_PATH = "/_irs/imds/", "/_irs/ec2/"
 
 #: Whether the caller of the request at hand has hung up; asked before messages are taken out for it.
 caller_has_left: ContextVar[Callable[[], bool]] = ContextVar("caller_has_left", default=lambda: False)
+#: Breaks the connection of the request at hand, which ends the call as well.
+hang_up: ContextVar[Callable[[], None]] = ContextVar("hang_up", default=lambda: None)
 
 _CREDENTIAL = re.compile(rb"Credential=([^/,\s]+)/")
 _FORM = b"application/x-www-form-urlencoded"
 
 
+class Reply(NamedTuple):
+    """An answer to a request that the emulator does not see."""
+
+    status: int
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+#: Answers a request by its method, path, headers (names in lower case) and body.
+Routes = Callable[[str, str, Mapping[str, str], bytes], Reply]
+
+
 class Guard:
     """ASGI app around the emulator that lets only this run's own callers in.
 
-    A long poll whose caller leaves is ended with it: what arrives later goes to someone who is there.
+    With ``checks_rights`` the emulator itself knows more keys, and what each may do. A long poll whose caller leaves
+    is ended with it: what arrives later goes to someone who is there.
     """
 
-    def __init__(self, app: App, endpoint: Endpoint) -> None:
-        self._app = app
+    def __init__(self, app: App, endpoint: Endpoint, routes: Routes, *, checks_rights: bool = False) -> None:
+        self._app, self._routes, self._checks_rights = app, routes, checks_rights
         self._requests: Counter[str] = Counter()
         self._access_key = endpoint.access_key_id.encode()
         self._hosts = {f"{name}:{endpoint.port}".encode() for name in ("127.0.0.1", "localhost")}
@@ -63,6 +80,9 @@ class Guard:
         if scope["path"] == COUNTS_PATH:
             await _send(send, 200, json.dumps(self._requests).encode(), b"application/json")
             return
+        if scope["path"].startswith((IMDS_PATH, EC2_PATH)):
+            await self._answer_by_routes(scope, headers, receive, send)
+            return
         self._requests[_action(scope, headers)] += 1
         if _may_wait(headers):
             await self._until_gone(scope, receive, send)
@@ -75,31 +95,38 @@ class Guard:
             return "This address is for 127.0.0.1 and localhost alone."
         if headers.get(b"origin", b"").lower() not in {b"", *self._origins} or headers.get(b"sec-fetch-site") == b"cross-site":
             return "Web pages of other origins may not call the embedded cloud."
-        if path == HEALTH_PATH:
+        # An instance has no key to ask for its metadata with, only its id, which nobody guesses.
+        if path == HEALTH_PATH or path.startswith(IMDS_PATH):
             return None
-        if path.startswith("/_") and path != COUNTS_PATH:
+        if path.startswith("/_") and path != COUNTS_PATH and not path.startswith(EC2_PATH):
             return f"{path} is closed: the embedded cloud offers its health alone."
         # The header alone: the emulator checks neither expiry nor signature of a presigned address.
         found = _CREDENTIAL.search(headers.get(b"authorization", b""))
-        if found is None or not hmac.compare_digest(found[1], self._access_key):
+        is_emulators = self._checks_rights and not path.startswith("/_")
+        if found is None or not (is_emulators or hmac.compare_digest(found[1], self._access_key)):
             return "Calls must be signed with the access key of this run: start the program by `irs up -- COMMAND`."
         return None
 
+    async def _answer_by_routes(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        if (body := await _read(receive)) is None:
+            return
+        told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+        reply = self._routes(scope["method"], scope["path"], told, body)
+        more = [(name.encode(), value.encode()) for name, value in reply.headers]
+        await _send(send, reply.status, reply.body.encode(), b"text/plain", more)
+
     async def _until_gone(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parts: list[bytes] = []
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            parts.append(message.get("body", b""))
-            if not message.get("more_body"):
-                break
-        whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+        if (body := await _read(receive)) is None:
+            return
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return whole.pop() if whole else await asyncio.Future()
 
-        caller_has_left.set(partial(_is_closed, getattr(getattr(receive, "__self__", None), "transport", None)))
+        transport = getattr(getattr(receive, "__self__", None), "transport", None)
+        caller_has_left.set(partial(_is_closed, transport))
+        if transport is not None:
+            hang_up.set(transport.abort)
         work = asyncio.ensure_future(self._app(scope, replay, send))
         gone = asyncio.ensure_future(receive())
         try:
@@ -110,6 +137,18 @@ class Guard:
                 work.cancel()
         if not work.cancelled():
             await asyncio.gather(work, return_exceptions=gone.done())
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """Return the whole body; None when the caller left before its end."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 def _is_closed(transport: asyncio.Transport | None) -> bool:

@@ -6,6 +6,9 @@
     endpoint.json    port and keys, kept from run to run; pid of the child while it is ready (mode 0600)
     embedded.log     what the child says
     queues-lost      queues of an earlier run are gone, and nobody has made up for it yet
+    machines.json    processes of its EC2's instances: id, process id, start time
+    instances/       their scripts and logs
+    ec2.json         instances, launch templates and client tokens, written at each change
     s3/              objects, written at once
     state/           queues, topics, bucket settings: written at a clean stop, removed once loaded
 """
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Self
 
 from irs.errors import SetupError
+from irs.local.ec2.ledger import Ledger
 
 #: Exit code of a child that finds another one on its home.
 RC_IN_USE = 75
@@ -90,6 +94,11 @@ class Home:
     def lost_queues(self) -> Path:
         """Marker file; it outlives the run that noticed the loss, which may end before it is made up for."""
         return self.path / "queues-lost"
+
+    @property
+    def machines(self) -> Ledger:
+        """The processes of instances."""
+        return Ledger(self.path)
 
     def lock(self) -> int | None:
         """Take the lock until this process ends; None if another holds it."""

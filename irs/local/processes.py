@@ -56,6 +56,8 @@ class Worker:
         self._pause_s = FIRST_PAUSE_S
         self._log_from = 0
         self.is_ready = self.was_ready = self.given_up = False
+        #: Hex, of the model it served last; empty before it was ready.
+        self.digest = ""
 
     @property
     def is_running(self) -> bool:
@@ -76,8 +78,10 @@ class Worker:
         elif (code := self._process.poll()) is not None:
             self._ended(128 - code if code < 0 else code, say)
         elif not self.is_ready and (beat := self._find_beat(self._process.pid)):
-            self.is_ready = self.was_ready = True
             model = beat.model.name if beat.model else "no model"
+            # Before it counts as ready: who follows rolls reads both from another thread.
+            self.digest = beat.model.digest.removeprefix("sha256:") if beat.model else ""
+            self.is_ready = self.was_ready = True
             say(f"worker {self.number}  ready after {time.monotonic() - self._began_s:.1f} s, {model}, log {self.log}")
 
     def drain(self) -> None:

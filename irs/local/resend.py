@@ -49,6 +49,6 @@ def _images(cloud: Cloud) -> Iterator[ImageTask]:
 def _unanswered(cloud: Cloud, job: str, images: Iterator[ImageTask]) -> Iterator[ImageTask]:
     keys = {listed.key for listed in cloud.output.list(records.job_prefix(job))}
     # Whoever cancelled the job waits for nothing.
-    if f"{records.job_prefix(job)}cancelled" not in keys:
+    if records.job_cancelled_key(job) not in keys:
         answered = {records.number_of_record_key(key) for key in keys}
         yield from (image for image in images if image.number not in answered)

@@ -1,7 +1,8 @@
 """``irs up``: the whole service on one machine, for as long as it is wanted.
 
-The embedded cloud (or the endpoint that is set), buckets and queues, workers; then a command in their
-environment, or serving until a signal. One loop in the main thread hears signals and the end of children.
+The embedded cloud (or the endpoint that is set), buckets and queues, page, Flower, janitor and drop box; workers, a
+fixed number or as many as the scaler finds worthwhile; then a command in their environment, or serving until a signal.
+One loop in the main thread hears signals and the end of children.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING
 
 from irs.cloud import Cloud
 from irs.errors import ModelError, SetupError
-from irs.local import child
+from irs.local import child, sidecars
+from irs.local.daemon import Daemon, Daemons
+from irs.local.follow import RollFollower
 from irs.local.join import enter
-from irs.local.processes import Crew, Worker, forget_old_logs
+from irs.local.processes import Crew, Worker, WorkerEnded, forget_old_logs
 from irs.local.resend import resend_unanswered
 from irs.local.signals import Signals
+from irs.models.choice import AUTO, PRETRAINED, WITHIN_S, choose, has_pretrained
 from irs.provision import provision
 from irs.settings import Settings, read_settings
 
@@ -31,29 +35,90 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 LOOK_S = 0.1
+#: As often in a row the scaler tries at once; then seldom, and a command would wait for answers that do not come.
+MOST_FAILURES = 3
 IDLE_LOOK_S = 1.0
 
 
-def up(*, workers: int, command: Sequence[str], say: Say) -> int:
+def up(*, workers: int | None, command: Sequence[str], say: Say) -> int:
     """Bring the service up as the environment says; return the exit code of ``command``, or of the end by a signal.
 
     Blocks; for the main thread. ``IRS_*`` and ``AWS_*`` of this process's environment are set on the way.
+
+    Args:
+        workers: how many run all the time; None: as many as the scaler finds worthwhile on the embedded cloud, from
+            none to what this machine is good for, or one on a cloud that others run.
 
     Raises:
         SetupError: something is missing; all that was started has ended.
     """
     _check(workers, command)
+    _choose_model(say)
+    os.environ.setdefault("IRS_MONITORING", "true")
     with _ground(say) as ground, Signals() as signals:
-        crew = Crew(_workers(ground, workers), say, drain_s=ground.cloud.settings.drain_seconds)
+        service = _Service(ground, workers, say, serves=not command)
         try:
-            while not crew.is_ready:
+            while not service.crew.is_ready:
                 if signals.asked:
                     return 128 + signals.asked[0]
-                crew.tend()
+                service.tend()
                 signals.wait(LOOK_S)
-            return _run(command, crew, ground, signals) if command else _serve(crew, ground, signals, say)
+            return _run(command, service, signals) if command else _serve(service, signals, say)
         finally:
-            crew.end(signals)
+            service.end(signals)
+
+
+class _Service:
+    """All that runs on the ground, tended together.
+
+    Raises:
+        SetupError: an address cannot be bound.
+    """
+
+    def __init__(self, ground: Ground, workers: int | None, say: Say, *, serves: bool) -> None:
+        self._ground, cloud = ground, ground.cloud
+        settings, at_parents_end = cloud.settings, ground.at_parents_end
+        found: list[Daemon | None] = [
+            sidecars.find_page(settings, say, at_parents_end=at_parents_end),
+            sidecars.find_flower(settings, say, at_parents_end=at_parents_end) if settings.monitoring else None,
+            sidecars.janitor(settings, say, at_parents_end=at_parents_end),
+            sidecars.drops(settings, say, at_parents_end=at_parents_end),
+        ]
+        self.scaler = None
+        if workers is None and ground.embedded is not None:
+            self.scaler = sidecars.find_scaler(cloud, say, at_parents_end=at_parents_end)
+        fixed = (0 if self.scaler else 1) if workers is None else workers
+        self._daemons = Daemons(one for one in (*found, self.scaler) if one is not None)
+        self._daemons.tend()
+        # A command's first image starts a worker at once, which would fight the check for the cores.
+        self._check = sidecars.Check(home=settings.home, at_parents_end=at_parents_end) if self.scaler and serves else None
+        started = _workers(ground, fixed)
+        self.crew = Crew(started, say, drain_s=settings.drain_seconds)
+        self._follower = RollFollower(cloud, started, say)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is expected to change soon."""
+        return all(worker.is_ready for worker in self.crew.workers)
+
+    def tend(self) -> None:
+        """Start what is to be started, notice what has ended. Raises SetupError."""
+        self._ground.tend()
+        self.crew.tend()
+        self._follower.tend()
+        self._daemons.tend()
+        if self._check is not None:
+            self._check.tend()
+        if self.scaler is not None and self.scaler.failures >= MOST_FAILURES:
+            raise WorkerEnded(f"No worker could start: {self.scaler.failed} (log {self.scaler.log})", 1)
+
+    def end(self, signals: Signals) -> None:
+        """End all but the ground, whose end drains the workers that the scaler started."""
+        if self._check is not None:
+            self._check.end()
+        self._daemons.drain()
+        self.crew.end(signals)
+        self._daemons.end(signals)
 
 
 class Ground:
@@ -125,7 +190,12 @@ def _ground(say: Say) -> Iterator[Ground]:
 def _start_embedded(settings: Settings) -> EmbeddedCloud:
     from irs.local.embedded import start_embedded_cloud
 
-    return start_embedded_cloud(settings.home, region=settings.region)
+    return start_embedded_cloud(
+        settings.home,
+        region=settings.region,
+        boot_seconds=settings.local_boot_seconds,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 def _workers(ground: Ground, count: int) -> list[Worker]:
@@ -148,13 +218,13 @@ def _workers(ground: Ground, count: int) -> list[Worker]:
     ]
 
 
-def _check(workers: int, command: Sequence[str]) -> None:
+def _check(workers: int | None, command: Sequence[str]) -> None:
     """Say what is wrong before anything is started."""
     settings = read_settings()
-    if workers and not settings.model:
+    if workers != 0 and not settings.model:
         raise ModelError(
-            "No model is named: say `irs up --model MODEL` or set IRS_MODEL, a model directory or a torchvision"
-            " architecture such as resnet18."
+            "No model is named: say `irs up --model MODEL` or set IRS_MODEL: auto, a model directory, an s3:// address or a"
+            " torchvision architecture such as resnet18."
         )
     if command and shutil.which(command[0]) is None:
         raise SetupError(f"There is no command {command[0]}: what follows -- is run once the service is up.")
@@ -164,19 +234,33 @@ def _check(workers: int, command: Sequence[str]) -> None:
         raise SetupError(f"The state folder {settings.home} cannot be made ({error.strerror}): set IRS_HOME.") from None
 
 
-def _serve(crew: Crew, ground: Ground, signals: Signals, say: Say) -> int:
+def _choose_model(say: Say) -> None:
+    """Put what ``auto`` means here into the environment, once for all workers and the command.
+
+    Raises:
+        ModelError: nothing can be chosen.
+    """
+    if read_settings().model != AUTO:
+        return
+    if not has_pretrained():
+        say(f"model  looks for torchvision's {PRETRAINED}, {WITHIN_S:g} s at most")
+    choice = choose()
+    os.environ["IRS_MODEL"], os.environ["IRS_MODEL_WHY"] = choice.model, choice.why
+    say(f"model  {choice.model}: {choice.why}")
+
+
+def _serve(service: _Service, signals: Signals, say: Say) -> int:
     say("irs    is up; Ctrl-C ends it")
     while not signals.asked:
-        if crew.has_given_up:
+        if service.crew.has_given_up:
             return 1
-        ground.tend()
-        crew.tend()
-        signals.wait(LOOK_S if not all(worker.is_ready for worker in crew.workers) else IDLE_LOOK_S)
+        service.tend()
+        signals.wait(IDLE_LOOK_S if service.is_settled else LOOK_S)
     say("irs    ends: workers finish what they hold; Ctrl-C once more kills them")
     return 130 if signals.asked[0] == signal.SIGINT else 0
 
 
-def _run(command: Sequence[str], crew: Crew, ground: Ground, signals: Signals) -> int:
+def _run(command: Sequence[str], service: _Service, signals: Signals) -> int:
     # In our own group: a shell in it reads the terminal, and Ctrl-C reaches it first.
     process = child.start(command, environment=os.environ, at_parents_end=signal.SIGTERM)
     passed_on = 0
@@ -186,10 +270,9 @@ def _run(command: Sequence[str], crew: Crew, ground: Ground, signals: Signals) -
                 if asked != signal.SIGINT or not _has_terminal():
                     process.send_signal(asked)
             passed_on = len(signals.asked)
-            if crew.has_given_up:
+            if service.crew.has_given_up:
                 process.terminate()
-            ground.tend()
-            crew.tend()
+            service.tend()
             signals.wait(IDLE_LOOK_S)
     finally:
         _end(process)

@@ -101,7 +101,7 @@ class Backend(KeyValueStoreBackend):  # type: ignore[misc]
         return bool(has_run) and state != states.REVOKED
 
     def _get_task_meta_for(self, task_id: str) -> Meta:
-        record = self._records.find(task_id)
+        record = self._records.find_answer(task_id)
         return _meta_of(record) if record else super()._get_task_meta_for(task_id)
 
     def task_result_exists(self, task_id: str) -> bool:
@@ -181,4 +181,4 @@ def _meta_of(record: Record) -> Meta:
     if record.error is None:
         return {**meta, "status": states.SUCCESS, "result": json.loads(record.to_bytes())}
     error = RecognitionFailed(record.task_id, record.error.code, record.error.message)
-    return {**meta, "status": states.FAILURE, "result": error}
+    return {**meta, "status": states.REVOKED if record.status == "cancelled" else states.FAILURE, "result": error}

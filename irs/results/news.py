@@ -13,6 +13,7 @@ from typing import Any
 from irs.cloud import Cloud
 from irs.errors import QueueUnavailable
 from irs.records import MAX_NEWS_BYTES, MAX_NEWS_RESULTS, VERSION, News, NewsItem, Record
+from irs.sqs import Sqs
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ class NewsSender:
     message costs. What SQS does not take in three tries is dropped and logged.
     """
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, cloud: Cloud, *, sqs: Sqs | None = None) -> None:
+        self._cloud, self._sqs = cloud, sqs or Sqs(cloud)
         self._wait_s = cloud.settings.news_seconds
         self._waiting: deque[_Waiting] = deque(maxlen=MOST_WAITING)
         self._changed = threading.Condition()
@@ -62,7 +63,9 @@ class NewsSender:
         with self._changed:
             self._waiting.append(_Waiting(item.to_bytes(), time.monotonic()))
             self._more_coming = more_coming
-            self._changed.notify()
+            # Between the first and the last of a message the thread has nothing to decide.
+            if not more_coming or len(self._waiting) in (1, MAX_NEWS_RESULTS):
+                self._changed.notify()
 
     def close(self, *, within_s: float = 5.0) -> None:
         """Send what waits, trying once each, and end the thread."""
@@ -104,7 +107,7 @@ class NewsSender:
         for attempt in range(1, TRIES + 1):
             try:
                 url = self._cloud.queue_url(self._cloud.settings.responses_queue)
-                self._cloud.sqs().send_message(QueueUrl=url, MessageBody=body.decode())
+                self._sqs.call("SendMessage", {"QueueUrl": url, "MessageBody": body.decode()})
                 return
             except Exception as error:  # the edge of a main loop: news are hints, and nobody waits for them here
                 if attempt == TRIES or self._is_closing:

@@ -24,10 +24,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class JobListing:
-    """What one listing of a job shows: the rising numbers of its records, and whether it is closed."""
+    """What one listing of a job shows: the rising numbers of its records, and whether it is closed, or cancelled."""
 
     numbers: tuple[int, ...]
     is_closed: bool
+    is_cancelled: bool = False
 
 
 class RecordStore:
@@ -64,6 +65,13 @@ class RecordStore:
         except NotFound:
             return None
 
+    def find_answer(self, task_id: str) -> Record | None:
+        """Return what readers are told: the record, or of a cancelled job without one that it is ``cancelled``."""
+        if record := self.find(task_id):
+            return record
+        split = records.split_task_id(task_id)
+        return records.cancelled_record(task_id) if split and self.is_cancelled(split[0]) else None
+
     def find_many(self, task_ids: Sequence[str]) -> list[Record | None]:
         """Return the records of many tasks in their order; None where there is none, or as :func:`ask_all`."""
         return ask_all(self.find, task_ids)
@@ -75,14 +83,40 @@ class RecordStore:
     def list_job(self, job: str, *, after: int = -1) -> JobListing:
         """Return which images of a job above number ``after`` have a record: one LIST per 1000 of them."""
         numbers: list[int] = []
-        is_closed = False
-        # Numbers sort before "manifest.json", so a listing that starts anywhere among them ends with it.
+        is_closed = is_cancelled = False
+        # Numbers sort before "cancelled" and "manifest.json": a listing that starts anywhere among them ends with these.
         start = records.record_key(records.task_id(job, after)) if after >= 0 else ""
         for listed in self._bucket.list(records.job_prefix(job), after=start):
             if (number := records.number_of_record_key(listed.key)) is not None:
                 numbers.append(number)
             is_closed = is_closed or listed.key == records.manifest_key(job)
-        return JobListing(tuple(numbers), is_closed)
+            is_cancelled = is_cancelled or listed.key == records.job_cancelled_key(job)
+        return JobListing(tuple(numbers), is_closed, is_cancelled)
+
+    def list_images(self, job: str) -> dict[int, str]:
+        """Return the keys of the job's images by number: those that were stored, and not named by an address."""
+        keys = (listed.key for listed in self._cloud.input.list(records.job_prefix(job)))
+        return {number: key for key in keys if (number := records.number_of_image_key(key)) is not None}
+
+    def cancel_job(self, job: str) -> None:
+        """Let no worker begin another image of the job, those included that start later; safe to run twice."""
+        # For workers first: what the second tells readers must hold by then.
+        self._bucket.put(records.tombstone_key(records.new_job_id(), job), b"", content_type=JSON)
+        self._bucket.put(records.job_cancelled_key(job), b"", content_type=JSON)
+
+    def cancel_task(self, task_id: str) -> bool:
+        """Let no worker answer the task; return False if it was answered before. Safe to run twice."""
+        self._bucket.put(records.tombstone_key(records.new_job_id(), task_id), b"", content_type=JSON)
+        # The last word: what a worker stores after this is not the first.
+        return self.put(records.cancelled_record(task_id))
+
+    def is_cancelled(self, job: str) -> bool:
+        """Return whether the job is cancelled."""
+        try:
+            self._bucket.get(records.job_cancelled_key(job))
+        except NotFound:
+            return False
+        return True
 
     def open_job(self, opened: JobOpen) -> bool:
         """Store what was asked for; return False, and change nothing, if the job was opened before."""

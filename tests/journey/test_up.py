@@ -165,7 +165,7 @@ def test_up_passes_sigterm_on_to_its_command(up: Runs) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_an_idle_up_ends_all_within_three_seconds(up: Runs, number: signal.Signals, code: int) -> None:
-    run = up("--model", MODEL)
+    run = up("--model", MODEL, "--workers", "1")
     run.until_said("is up")
 
     began = time.monotonic()
@@ -173,14 +173,14 @@ def test_an_idle_up_ends_all_within_three_seconds(up: Runs, number: signal.Signa
 
     assert code == run.wait(10), run.said
     assert time.monotonic() - began < 3
-    assert 2 == len(run.started)
+    assert 6 == len(run.started), "cloud, page, Flower, janitor, drop box, worker"
     assert all(is_gone(pid) for pid in run.started)
 
 
 def test_a_killed_up_leaves_nothing_running(up: Runs) -> None:
-    run = up("--model", MODEL, "--", "sleep", "1000")
+    run = up("--model", MODEL, "--workers", "1", "--", "sleep", "1000")
     run.until_said("ready after")
-    eventually(lambda: 3 == len(run.children()))
+    eventually(lambda: 6 == len(run.children()))
     started = run.children()
 
     run.process.kill()
@@ -188,8 +188,9 @@ def test_a_killed_up_leaves_nothing_running(up: Runs) -> None:
     eventually(lambda: all(is_gone(pid) for pid in started), within_s=5)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills_a_worker_that_does_not_end(up: Runs) -> None:
-    run = up("--model", MODEL)
+    run = up("--model", MODEL, "--workers", "1")
     run.until_said("is up")
     os.kill(run.child("irs.cli worker"), signal.SIGSTOP)
 
@@ -203,7 +204,7 @@ def test_a_second_ctrl_c_kills_a_worker_that_does_not_end(up: Runs) -> None:
 
 
 def test_a_worker_that_dies_is_started_again(up: Runs) -> None:
-    run = up("--model", MODEL)
+    run = up("--model", MODEL, "--workers", "1")
     run.until_said("is up")
 
     os.kill(run.child("irs.cli worker"), signal.SIGKILL)
@@ -212,16 +213,50 @@ def test_a_worker_that_dies_is_started_again(up: Runs) -> None:
     run.until_said(r"worker 1 +ready after", count=2)
 
 
-@pytest.mark.parametrize("model", ["no_such_architecture", "./no/such/folder"])
-def test_a_model_that_cannot_be_used_ends_up_with_its_sentence(up: Runs, model: str) -> None:
-    run = up("--model", model)
+@pytest.mark.parametrize(
+    ("model", "workers", "who"),
+    [
+        pytest.param("no_such_architecture", ("--workers", "1"), "Worker 1", marks=pytest.mark.slow),
+        ("no_such_architecture", (), "A worker"),
+        pytest.param("./no/folder", (), "A worker", marks=pytest.mark.slow),
+    ],
+)
+def test_a_model_that_cannot_be_used_ends_up_with_its_sentence(up: Runs, model: str, workers: tuple[str, ...], who: str) -> None:
+    run = up("--model", model, *workers)
 
     assert 2 == run.wait(), run.said
-    assert run.lines[-1].startswith("irs: Worker 1 could not start: "), run.said
+    assert run.lines[-1].startswith(f"irs: {who} could not start: "), run.said
     assert Path(model).name in run.lines[-1]
     assert "Traceback" not in run.said
 
 
+@pytest.mark.slow
+def test_an_up_at_rest_runs_no_worker_until_images_come_and_none_when_they_are_done(up: Runs, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (300, 200), (80, 100, 50)).save(tmp_path / "photo.jpg")
+    run = up("--model", MODEL)
+    run.until_said("is up")
+    assert [] == list((up.home / "instances").glob("*.log"))
+
+    recognised = subprocess.run(
+        [sys.executable, "-m", "irs.cli", "recognize", "--json", str(tmp_path / "photo.jpg")],
+        env={**os.environ, "IRS_HOME": str(up.home), **run.endpoint()},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+    assert 0 == recognised.returncode, recognised.stderr + run.said
+    worker = json.loads(recognised.stdout)["worker"].removeprefix("irs@")
+    assert worker.startswith("i-")
+    run.until_said("scaler Launch 1")
+    # Its first minute is paid on EC2, so it stays that long.
+    run.until_said(f"worker {worker} +has ended", within_s=120)
+
+
+@pytest.mark.slow
 def test_images_of_lost_queues_are_sent_again_when_the_cloud_died(up: Runs) -> None:
     run = up("--workers", "0")
     run.until_said("is up")
@@ -239,6 +274,7 @@ def test_images_of_lost_queues_are_sent_again_when_the_cloud_died(up: Runs) -> N
     assert [{"name": "a.png", "top_k": 2}] * 2 == [json.loads(body["body"])[1] for body in bodies]
 
 
+@pytest.mark.slow
 def test_a_second_up_on_one_home_shares_the_cloud_of_the_first(up: Runs) -> None:
     first = up("--workers", "0")
     first.until_said("is up")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from awsclients import Aws, clients
+from monitors import Crew, crew_on_a_stack
 
 from irs.local import EmbeddedCloud, start_embedded_cloud
 
@@ -55,3 +56,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     yield begin
     for running in started:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def crew(embedded: EmbeddedCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """Two watched workers without a model, and who commands them; every test leaves them as they were."""
+    with crew_on_a_stack(embedded, tmp_path_factory.mktemp("crew")) as made:
+        yield made

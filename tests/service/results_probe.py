@@ -22,6 +22,9 @@ class Engine:
     def __init__(self) -> None:
         self._records = RecordStore(get_cloud())
 
+    def drops(self, task_id: str) -> bool:
+        return False
+
     def recognise_task(self, *, task_id: str, image: str, name: str | None, **delivered: Any) -> Record:
         job, number = split_task_id(task_id) or (None, None)
         known: dict[str, Any] = {

@@ -331,6 +331,7 @@ def test_a_countdown_waits_in_sqs_and_not_in_the_worker(probe: Probe) -> None:
     eventually(lambda: len(probe.runs()) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_nothing_is_lost_when_a_worker_is_killed_while_half_of_all_calls_fail(probe: Probe) -> None:
     def start() -> subprocess.Popen[bytes]:

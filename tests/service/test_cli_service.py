@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults import FaultProxy
 from waiting import eventually
 
 from irs import records
@@ -270,6 +271,23 @@ def test_status_of_a_stack_without_workers_says_how_to_start_one(irs: Shell) -> 
 
     assert 0 == ran.returncode
     assert "No worker runs: start one with `irs worker` or `irs up`." in ran.stderr
+
+
+def test_status_is_watched_until_ctrl_c_through_an_outage(stack_environment: dict[str, str], cloud: Cloud) -> None:
+    with FaultProxy(cloud.settings.endpoint_url) as proxy:
+        environment = stack_environment | {"IRS_ENDPOINT_URL": proxy.endpoint}
+        with subprocess.Popen(
+            [*IRS, "status", "--watch", "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert 0 == json.loads(process.stdout.readline())["queues"][0]["visible"]
+            proxy.refuse()
+            assert process.stderr.readline().startswith("irs: ")
+            proxy.accept()
+            assert 0 == json.loads(process.stdout.readline())["queues"][0]["visible"]
+            process.send_signal(signal.SIGINT)
+            assert 130 == process.wait(10)
 
 
 def test_provision_says_first_what_it_would_do_then_does_it_once(irs: Shell) -> None:

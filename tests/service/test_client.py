@@ -269,6 +269,7 @@ def test_handing_in_survives_passing_faults(cloud: Cloud, answerer: Answerer, pr
     assert [str(n) for n in range(60)] == words(found)
 
 
+@pytest.mark.slow
 def test_handing_in_that_breaks_off_names_the_job_to_go_on_with(cloud: Cloud, answerer: Answerer, proxy: FaultProxy) -> None:
     client = at(cloud, proxy.endpoint)
     proxy.fault = Fault("500", frozenset({"SendMessageBatch"}))

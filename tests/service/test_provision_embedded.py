@@ -16,7 +16,7 @@ from irs.settings import read_settings
 def test_a_stack_that_stands_is_kept_in_all_its_parts(cloud: Cloud) -> None:
     changes = provision(cloud)
 
-    assert 8 == len(changes)
+    assert 9 == len(changes)
     assert {("kept", "")} == {(change.action, change.detail) for change in changes}
 
 

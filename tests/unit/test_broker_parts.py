@@ -78,6 +78,28 @@ def test_refused_entries_alone_are_tried_again() -> None:
     assert sorted([*(("a", n) for n in range(5)), ("a", 3)]) == sorted(seen)
 
 
+def test_a_call_that_hangs_holds_up_no_other_key() -> None:
+    gate, done = threading.Event(), []
+
+    def call(items: Sequence[Any]) -> Sequence[Any]:
+        if items[0][0] == "hangs":
+            gate.wait(10)
+        done.extend(items)
+        return []
+
+    together = batched(call, wait_s=0.2)
+    together.put(("hangs", 1))
+    # One thread waits for both to be due, the other for nothing.
+    eventually(lambda: together._looks_at is not None)
+    together.put(("other", 1))
+
+    try:
+        eventually(lambda: ("other", 1) in done, within_s=2)
+    finally:
+        gate.set()
+    assert 0 == together.close(within_s=5)
+
+
 def test_closing_tells_how_many_did_not_get_through() -> None:
     def call(_: Sequence[Any]) -> Sequence[Any]:
         raise OSError("away")

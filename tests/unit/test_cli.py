@@ -58,6 +58,7 @@ def test_the_command_line_has_the_commands_of_the_design() -> None:
         ("up",),
         ("recognize",),
         ("worker",),
+        ("trace",),
         ("status",),
         ("provision",),
         ("models", "list"),

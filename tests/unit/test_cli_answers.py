@@ -96,12 +96,13 @@ def test_a_json_line_is_the_record() -> None:
     [
         (record(labels=LABELS, sure=True), ("Bär.jpg", "golden retriever", "41 %", "")),
         (record(labels=LABELS), ("Bär.jpg", "golden retriever", "41 %", "not sure")),
+        (record(labels=LABELS, hedged=LABELS[0]), ("Bär.jpg", "golden retriever", "41 %", "not sure")),
         (record(labels=LABELS, hedged=DOG), ("Bär.jpg", "golden retriever", "41 %", "not sure, surely dog 97 %")),
         (record(), ("Bär.jpg", "", "", "no label is wanted and likely enough")),
         (record(name=None, labels=LABELS, sure=True), ("jobs/a/000000/B_r.jpg", "golden retriever", "41 %", "")),
         (failed("empty", "The file is empty."), ("Bär.jpg", "", "", "empty: The file is empty.")),
     ],
-    ids=["sure", "unsure", "hedged", "no label", "no name", "failed"],
+    ids=["sure", "unsure", "hedged to itself", "hedged", "no label", "no name", "failed"],
 )
 def test_a_table_row_tells_a_person_what_to_think_of_the_answer(one: Record, row: tuple[str, ...]) -> None:
     assert row == answers.table_row(one)

@@ -26,6 +26,7 @@ ALL = {
     "queue s-requests-dead",
     "queue s-requests",
     "queue s-responses",
+    "queue s-drops",
     "topic s-control",
     "topic s-events",
 }
@@ -286,3 +287,43 @@ def test_a_ledger_names_each_resource_once_and_writes_only_outside_of_a_dry_run(
     assert (0 if dry_run else sum(what != "same" for _, what in notes)) == len(writes)
     kept = {change.resource for change in ledger.changes if change.action == "kept"}
     assert kept == {resource for resource, _ in notes} - {resource for resource, what in notes if what != "same"}
+
+
+def events(cloud: Cloud, bucket: str) -> list[dict[str, Any]]:
+    found = cloud.client("s3").get_bucket_notification_configuration(Bucket=bucket)
+    return list(found.get("QueueConfigurations", ()))
+
+
+def test_s3_tells_the_drops_queue_of_dropped_files_and_of_records_of_single_tasks(account: Callable[..., Cloud]) -> None:
+    cloud = account()
+
+    provision(cloud)
+
+    queue = attributes(cloud, "s-drops")
+    told = [one for bucket in ("s-input", "s-output") for one in events(cloud, bucket)]
+    assert [queue["QueueArn"]] * 2 == [one["QueueArn"] for one in told]
+    assert ["drop/", "tasks/"] == [one["Filter"]["Key"]["FilterRules"][0]["Value"] for one in told]
+    assert [] == events(cloud, "s-models")
+    statement = json.loads(queue["Policy"])["Statement"][0]
+    assert {"Service": "s3.amazonaws.com"} == statement["Principal"]
+    assert ["arn:aws:s3:::s-input", "arn:aws:s3:::s-output"] == statement["Condition"]["ArnEquals"]["aws:SourceArn"]
+    assert queue["QueueArn"].split(":")[4] == statement["Condition"]["StringEquals"]["aws:SourceAccount"]
+
+
+def test_provision_mends_its_events_and_keeps_those_of_others(account: Callable[..., Cloud]) -> None:
+    cloud = account()
+    provision(cloud)
+    ours = events(cloud, "s-input")[0]
+    theirs = {**ours, "Id": "theirs", "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "x/"}]}}}
+    stale = {**ours, "Events": ["s3:ObjectCreated:Copy"]}
+    cloud.client("s3").put_bucket_notification_configuration(
+        Bucket="s-input", NotificationConfiguration={"QueueConfigurations": [theirs, stale]}
+    )
+
+    changes = {change.resource: change for change in provision(cloud)}
+
+    assert Change("bucket s-input", "changed", "events") == changes["bucket s-input"]
+    assert {"theirs": ["s3:ObjectCreated:*"], "irs-drops": ["s3:ObjectCreated:*"]} == {
+        one["Id"]: one["Events"] for one in events(cloud, "s-input")
+    }
+    assert {"kept"} == set(actions(provision(cloud)).values())

@@ -181,20 +181,18 @@ def test_backend_stores_only_what_no_record_tells(result: Any, state: str, reque
 
 
 class _Queue:
-    """Stands in for SQS: keeps what is sent; as Cloud and as its client."""
+    """Stands in for SQS: keeps what is sent; as Cloud and as Sqs."""
 
     def __init__(self, wait_s: float) -> None:
         self.settings = SimpleNamespace(news_seconds=wait_s, responses_queue="q")
         self.bodies: list[str] = []
 
-    def sqs(self) -> _Queue:
-        return self
-
     def queue_url(self, name: str) -> str:
         return name
 
-    def send_message(self, *, QueueUrl: str, MessageBody: str) -> None:  # noqa: N803 (boto3's)
-        self.bodies.append(MessageBody)
+    def call(self, action: str, request: dict[str, str]) -> None:
+        assert "SendMessage" == action
+        self.bodies.append(request["MessageBody"])
 
 
 @settings(max_examples=25, deadline=None)
@@ -202,7 +200,7 @@ class _Queue:
 def test_news_arrive_once_and_in_order_within_the_bounds_of_a_message(name_lengths: list[int]) -> None:
     queue = _Queue(wait_s=0.01)
     records = [a_record(task_id=f"{n}", image=ImageFacts(name="ü" * length, key="k")) for n, length in enumerate(name_lengths)]
-    sender = NewsSender(queue)  # type: ignore[arg-type]
+    sender = NewsSender(queue, sqs=queue)  # type: ignore[arg-type]
     for record in records:
         sender.add(record)
 
@@ -216,7 +214,7 @@ def test_news_arrive_once_and_in_order_within_the_bounds_of_a_message(name_lengt
 
 def test_news_go_at_once_when_no_more_are_coming() -> None:
     queue = _Queue(wait_s=5)
-    sender = NewsSender(queue)  # type: ignore[arg-type]
+    sender = NewsSender(queue, sqs=queue)  # type: ignore[arg-type]
     for n in range(3):
         sender.add(a_record(task_id=f"{n}"), more_coming=False)
         eventually(lambda n=n: n + 1 == len(queue.bodies), within_s=2)
@@ -226,7 +224,7 @@ def test_news_go_at_once_when_no_more_are_coming() -> None:
 
 def test_news_after_the_first_are_gathered() -> None:
     queue, pace = _Queue(wait_s=5), threading.Event()
-    sender = NewsSender(queue)  # type: ignore[arg-type]
+    sender = NewsSender(queue, sqs=queue)  # type: ignore[arg-type]
     for n in range(30):
         sender.add(a_record(task_id=f"{n}"))
         pace.wait(0.01)

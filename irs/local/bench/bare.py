@@ -29,7 +29,9 @@ def run(model_name: str, photos: list[Path], *, images: int, precision: Precisio
 
     from irs.imaging import Limits, decode, fit
     from irs.models import Forward, open_model
+    from irs.worker.process import keep_freed_memory
 
+    keep_freed_memory()
     torch.set_num_threads(1)
     model = open_model(model_name)
     forward = Forward(model, device="cpu", precision=precision, batch_size=8)
@@ -74,8 +76,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=800)
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     given = parser.parse_args()
-    photos = sorted(path for path in given.photos.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
-    json.dump(run(given.model, photos, images=given.images, precision=given.precision), sys.stdout)
+
+    from irs.local.bench.stage import jpegs
+
+    json.dump(run(given.model, jpegs(given.photos), images=given.images, precision=given.precision), sys.stdout)
 
 
 if __name__ == "__main__":

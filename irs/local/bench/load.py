@@ -22,6 +22,8 @@ from irs.records import Beat
 
 START_S = 120.0
 LOOK_S = 0.05
+#: Below the time that the quickest model takes for one.
+LOOK_S_AN_IMAGE = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +93,11 @@ def run_load(cloud: Cloud, worker: Worker, cloud_pid: int, keys: list[str], imag
     pid = worker.process.pid
     worker_ms, cloud_ms, began = usage.cpu_ms(pid), usage.cpu_ms(cloud_pid), time.monotonic()
     send(job, [keys[n % len(keys)] for n in range(images)])
-    while sum(depth(cloud)):
+    while left := sum(depth(cloud)):
         if worker.process.poll() is not None:
             raise SetupError(f"The worker ended: {worker.log.read_text(errors='replace')[-500:].strip()}")
-        time.sleep(LOOK_S)
+        # Seldom while much is left: each look costs the cloud as much as a receive.
+        time.sleep(min(1.0, max(LOOK_S, left * LOOK_S_AN_IMAGE)))
     wall_s = time.monotonic() - began
     stored = sum(1 for _ in cloud.output.list(records.job_prefix(job)))
     if stored != images:

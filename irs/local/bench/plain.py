@@ -50,18 +50,9 @@ def _model() -> Any:
 
 @cache
 def _transform() -> Any:
-    # First: it mends torchvision's import beside a torch without CUDA.
-    preprocess = _model()[0].preprocess
-    from torchvision import transforms
+    from irs.local.bench.reference import reference_transform
 
-    return transforms.Compose(
-        [
-            transforms.Resize(preprocess.resize),
-            transforms.CenterCrop(preprocess.crop),
-            transforms.ToTensor(),
-            transforms.Normalize(preprocess.mean, preprocess.std),
-        ]
-    )
+    return reference_transform(_model()[0].preprocess)
 
 
 @app.task(name="plain.recognize")  # type: ignore[untyped-decorator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from irs.cloud import Cloud
 from irs.errors import SetupError
+from irs.local import child
 from irs.local.bench import usage
 
 START_S = 120.0
@@ -42,9 +44,10 @@ def run_plain(cloud: Cloud, environment: dict[str, str], keys: list[str], images
     own = {**environment, "PLAIN_QUEUE": QUEUE, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "celery", "-A", "irs.local.bench.plain", "worker", "-P", "prefork", "-c", str(cores)]
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = child.start(
             [*command, "--without-gossip", "--without-mingle", "--without-heartbeat"],
-            env=own,
+            environment=own,
+            at_parents_end=signal.SIGTERM,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -53,10 +56,12 @@ def run_plain(cloud: Cloud, environment: dict[str, str], keys: list[str], images
         _send(own, cloud, keys, 8 * cores, responses, "warm")
         _wait_empty(sqs, url, process, log)
         cpu_ms, began = usage.cpu_ms(process.pid), time.monotonic()
-        _send(own, cloud, keys, images, responses, "run")
+        # Its own prefix: what an earlier run stored must not count.
+        name = f"run-{time.monotonic_ns()}"
+        _send(own, cloud, keys, images, responses, name)
         _wait_empty(sqs, url, process, log)
         wall_s = time.monotonic() - began
-        stored = sum(1 for _ in cloud.output.list("bench-plain/run/"))
+        stored = sum(1 for _ in cloud.output.list(f"bench-plain/{name}/"))
         if stored != images:
             raise SetupError(
                 f"Plain Celery answered {stored} of {images} images: {log.read_text(errors='replace')[-500:].strip()}"
