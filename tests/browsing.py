@@ -17,7 +17,7 @@ WIDTHS = {"phone": (360, 740), "tablet": (768, 1024), "desk": (1440, 900)}
 SETTLED_S = 60.0
 #: What Chromium writes by itself when a connection ends.
 CUT = ("ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE_CHUNKED_ENCODING",
-       "ERR_EMPTY_RESPONSE", "ERR_NETWORK_CHANGED", "ERR_ABORTED", "ERR_FAILED")  # fmt: skip
+       "ERR_EMPTY_RESPONSE", "ERR_SOCKET_NOT_CONNECTED", "ERR_NETWORK_CHANGED", "ERR_ABORTED", "ERR_FAILED")  # fmt: skip
 
 
 @dataclass
