@@ -100,7 +100,7 @@ class TaskCounts:
         what = _WORDS.get(state)
         if began is None or what is None:
             return
-        code = str(getattr(retval, "code", type(retval).__name__)) if what == "failed" else ""
+        code = _code(retval) if what == "failed" else ""
         with self.lock:
             self.ended[what, task.name, queue, code] += 1
             runtime = self.runtimes.get((task.name, queue))
@@ -115,6 +115,11 @@ class TaskCounts:
 
 #: Celery's states by what its exporter counts. An ignored task was cancelled: :meth:`TaskCounts._revoked` hears of it.
 _WORDS = {"SUCCESS": "succeeded", "FAILURE": "failed", "RETRY": "retried", "REJECTED": "rejected"}
+
+
+def _code(error: Any) -> str:
+    # Of a failed image what its record says: that there is such a record says nothing.
+    return str(getattr(error, "error_code", None) or getattr(error, "code", type(error).__name__))
 
 
 def _queue(delivery_info: Any) -> str:

@@ -68,7 +68,7 @@ def test_the_pages_cancel_tells_all_workers(crew: Crew, tmp_path: Path) -> None:
         page = pages.start()
         job = page.open_job(expected=2)
 
-        assert 202 == page.ask("POST", f"/api/jobs/{job}/cancel").status
+        assert 202 == page.ask("DELETE", f"/api/jobs/{job}").status
 
         eventually(lambda: all(job in ids for ids in revoked(crew)), within_s=20, every_s=0.2)
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from irs.errors import SetupError
+from irs.errors import RecognitionFailed, SetupError
 from irs.monitoring.endpoint import serve
 from irs.monitoring.metrics import exposition, histogram, registry_of
 from irs.records import Fault, ImageFacts, Record, Timing
@@ -139,21 +139,25 @@ def test_tasks_are_counted_by_what_became_of_them() -> None:
 
     @app.task(name="counted.work")
     def work(error: str = "") -> None:
+        if error == "of an image":
+            raise RecognitionFailed("t", "not_an_image", "No image.")
         if error:
             raise ValueError(error)
 
     work.delay()
+    work.delay("of an image")
     work.delay("broken")
     signals.task_revoked.send(sender=work, request=work.request, terminated=False, signum=None, expired=False)
 
     ended = {(what, name, code): count for (what, name, _, code), count in counts.ended.items()}
     assert {
-        ("started", "counted.work", ""): 2,
+        ("started", "counted.work", ""): 3,
         ("succeeded", "counted.work", ""): 1,
+        ("failed", "counted.work", "not_an_image"): 1,
         ("failed", "counted.work", "ValueError"): 1,
         ("revoked", "counted.work", ""): 1,
     } == ended
-    assert 2 == sum(spread.count for spread in counts.runtimes.values())
+    assert 3 == sum(spread.count for spread in counts.runtimes.values())
     assert 0 == counts.active
 
 
