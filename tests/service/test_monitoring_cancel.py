@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from faults import Fault, Mode
 from monitors import Crew
 from waiting import eventually
 from webpages import WebPages
 from workers import IRS
 
 from irs.client import Client
-from irs.client.broadcast import WAIT_S, tell_workers
-from irs.cloud import Cloud
-from irs.settings import read_settings
+from irs.client.broadcast import WAIT_S
 
 
 def revoked(crew: Crew) -> list[set[str]]:
@@ -73,21 +70,24 @@ def test_the_pages_cancel_tells_all_workers(crew: Crew, tmp_path: Path) -> None:
         eventually(lambda: all(job in ids for ids in revoked(crew)), within_s=20, every_s=0.2)
 
 
-def test_a_cancel_holds_also_while_sns_is_away_and_waits_no_longer_than_two_seconds(
-    stack: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nothing listens at that address, and no app of this process was made for it: both end in a line of the log."""
-    from irs.client import broadcast
-
-    monkeypatch.setenv("IRS_MONITORING", "1")
-    monkeypatch.setenv("IRS_ENDPOINT_URL", "http://127.0.0.1:1")
-    settings = read_settings()
-    monkeypatch.setattr(broadcast, "get_settings", lambda: settings)
-    caplog.set_level(logging.WARNING)
+@pytest.mark.parametrize("mode", ["503", "hang"])
+def test_a_cancel_holds_also_while_sns_is_away_and_waits_for_it_two_seconds(crew: Crew, mode: Mode) -> None:
+    client = Client(crew.cloud.settings)
+    first, job = client.open().job, client.open().job
     began = time.monotonic()
+    cancel(crew, first)
+    told_s = time.monotonic() - began
 
-    tell_workers(Cloud(settings), "some-task")
+    # SNS alone is spoken to by POST without a target.
+    crew.proxy.fault = Fault(mode, frozenset({"POST"}))
+    try:
+        began = time.monotonic()
+        cancel(crew, job)
+        untold_s = time.monotonic() - began
+    finally:
+        crew.proxy.fault = None
+        crew.proxy.break_connections()
 
-    assert time.monotonic() - began < WAIT_S + 5
-    line: Any = eventually(lambda: [one for one in caplog.records if one.message == "workers_untold"], within_s=30)[0]
-    assert "some-task" == line.id
+    assert untold_s < told_s + WAIT_S + 3
+    assert 1 == sum(one.key.endswith(job) for one in crew.cloud.output.list("cancelled/"))
+    assert not any(job in ids for ids in revoked(crew))
