@@ -180,9 +180,12 @@ class Settings(BaseSettings):
     janitor_port: int = Field(
         -1, ge=-1, le=65535, description="port of the janitor's `/metrics`, `/healthz`, `/readyz`; 0: a free one, -1: none"
     )
+    drops_port: int = Field(
+        -1, ge=-1, le=65535, description="port of `/metrics`, `/healthz`, `/readyz` of `irs drops`; 0: a free one, -1: none"
+    )
     metrics_host: str = Field(
         "127.0.0.1",
-        description="address of `/metrics`, `/healthz`, `/readyz` of workers, scaler and janitor; nobody is asked for a password",
+        description="address of `/metrics`, `/healthz`, `/readyz` of all but page and Flower; nobody is asked for a password",
     )
     flower_host: str = Field("127.0.0.1", description="address Flower binds; any but loopback needs `IRS_FLOWER_PASSWORD`")
     flower_port: int = Field(5555, ge=0, le=65535, description="port of Flower; 0: a free one")

@@ -135,6 +135,15 @@ SERVICE: tuple[Panel, ...] = (
             ("sum(irs_web_streams)", "live streams open"),
         ),
     ),
+    (
+        "The drop box",
+        "ops",
+        (
+            ("sum(rate(irs_drops_sent_total[$__rate_interval]))", "tasks sent"),
+            ("sum(rate(irs_drops_results_total[$__rate_interval]))", "results stored"),
+            ("max(irs_drops_waiting)", "events that wait"),
+        ),
+    ),
 )
 
 FLEET: tuple[Panel, ...] = (

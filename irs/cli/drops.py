@@ -6,11 +6,18 @@ import json
 import signal
 import threading
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from irs.cli.metrics import serve_metrics
 from irs.cli.outcome import answer, end_at_once
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from irs.cloud import Cloud
+    from irs.drops import Bridge
 
 #: What is in hand at the end is given so long; else its messages come back.
 STOP_S = 2.0
@@ -39,6 +46,7 @@ def drops(
             pass
         answer(json.dumps(asdict(bridge.done)))
         return
+    serve_metrics(cloud.settings, cloud.settings.drops_port, lambda: _metrics(cloud, bridge), setting="IRS_DROPS_PORT")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -48,3 +56,9 @@ def drops(
     ended.wait()
     worker.join(STOP_S if bridge.is_busy else 0)
     end_at_once(0)
+
+
+def _metrics(cloud: Cloud, bridge: Bridge) -> Collector:
+    from irs.drops.metrics import DropsMetrics
+
+    return DropsMetrics(cloud, bridge)

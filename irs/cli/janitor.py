@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from irs.cli.metrics import serve_metrics
 from irs.cli.outcome import answer, end_at_once
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from irs.cloud import Cloud
     from irs.monitoring.janitor import Janitor
 
@@ -37,8 +40,7 @@ def janitor(
     if once:
         answer(json.dumps({**asdict(made.sweep()), "poisoned": made.record_poisoned()}))
         return
-    if cloud.settings.janitor_port >= 0:
-        _serve_metrics(cloud, made)
+    serve_metrics(cloud.settings, cloud.settings.janitor_port, lambda: _metrics(cloud, made), setting="IRS_JANITOR_PORT")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -46,14 +48,7 @@ def janitor(
     end_at_once(0)
 
 
-def _serve_metrics(cloud: Cloud, made: Janitor) -> None:
-    from irs.errors import MissingExtra
-    from irs.monitoring.endpoint import serve
+def _metrics(cloud: Cloud, made: Janitor) -> Collector:
+    from irs.monitoring.janitor_metrics import JanitorMetrics
 
-    try:
-        from irs.monitoring.janitor_metrics import JanitorMetrics
-        from irs.monitoring.metrics import exposition, registry_of
-    except ModuleNotFoundError:
-        raise MissingExtra("IRS_JANITOR_PORT needs prometheus-client: pip install prometheus-client.") from None
-    registry, settings = registry_of(JanitorMetrics(cloud, made)), cloud.settings
-    serve(settings.metrics_host, settings.janitor_port, metrics=lambda: exposition(registry), setting="IRS_JANITOR_PORT")
+    return JanitorMetrics(cloud, made)

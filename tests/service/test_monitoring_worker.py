@@ -9,6 +9,7 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from exported import Exported, alert_queries, queries
@@ -118,11 +119,22 @@ def test_no_label_of_a_metric_holds_a_job_or_a_task(running: Running, answered: 
     assert not [labels for _, labels in samples(running) if any(job in text for _, text in labels)]
 
 
-def test_each_line_of_a_failed_image_names_it(running: Running, answered: list[Record]) -> None:
-    failed = answered[-1]
-    line = next(line for line in running.said.splitlines() if " stored " in line and f"task_id={failed.task_id}" in line)
+def test_celery_finds_the_app_by_the_name_of_the_package(workers: Workers, running: Running) -> None:
+    command = [str(Path(IRS).with_name("celery")), "-A", "irs", "inspect", "registered", "--json", "--timeout", "20"]
 
-    assert f" job={failed.job} number={failed.number} " in line
+    done = subprocess.run(command, env=workers.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert 0 == done.returncode, done.stderr
+    assert {"irs@w0": ["irs.recognize"]} == json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_each_line_of_an_image_names_it(running: Running, answered: list[Record]) -> None:
+    """Of those that are answered no line is written; of the failed one whatever is written."""
+    failed = answered[-1]
+    lines = [line for line in running.said.splitlines() if failed.job and failed.job in line]
+
+    assert any(" stored " in line for line in lines)
+    assert all(f" task_id={failed.task_id} job={failed.job} number={failed.number} " in line for line in lines)
 
 
 def test_trace_tells_where_the_time_of_an_image_went(workers: Workers, answered: list[Record]) -> None:
@@ -229,6 +241,8 @@ TABLE = {
     "irs_control_commands_total": {"command"},
     "irs_mon_queues": {"kind"},
     "irs_mon_reaped_total": {"kind"},
+    # Of the drop box, which is younger than the table.
+    **{f"irs_drops_{what}": set() for what in ("messages_total", "sent_total", "results_total", "waiting", "in_flight")},
 }
 
 
@@ -236,10 +250,13 @@ TABLE = {
 def shown(
     workers: Workers, running: Running, answered: list[Record], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """What the processes of one stack show, by their name: worker, scaler, janitor, page, Flower."""
+    """What the processes of one stack show, by their name: worker, scaler, janitor, drop box, page, Flower."""
     folder = tmp_path_factory.mktemp("shown")
-    environment = {**workers.environment, "IRS_JANITOR_PORT": str(port := free_port()), "IRS_JANITOR_SECONDS": "1"}
-    janitor = subprocess.Popen([IRS, "janitor"], env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    ports = {"janitor": free_port(), "drops": free_port()}
+    told = {f"IRS_{name.upper()}_PORT": str(port) for name, port in ports.items()}
+    environment = {**workers.environment, **told, "IRS_JANITOR_SECONDS": "1"}
+    silent = {"stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    beside = [subprocess.Popen([IRS, name], env=environment, **silent) for name in ports]
     site = FlowerSite(workers.environment, folder)
     try:
         with WebPages(workers.cloud, workers.environment, folder) as pages:
@@ -252,16 +269,19 @@ def shown(
             yield {
                 "worker": fetched(running_address(running)),
                 "scaler": scaler_text(workers.cloud),
-                "janitor": eventually(lambda: janitor_text(port), within_s=60, every_s=0.2),
+                # The janitor's once it has gone a round.
+                "janitor": eventually(
+                    lambda: text_with('irs_mon_queues{kind="pidbox"}', ports["janitor"]), within_s=60, every_s=0.2
+                ),
+                "drops": eventually(lambda: text_with("irs_drops_waiting 0", ports["drops"]), within_s=60, every_s=0.2),
                 "page": fetched(f"http://{page.host}:{page.port}/"),
                 "flower": site.ask("/metrics")[1],
             }
     finally:
         site.kill()
-        janitor.send_signal(signal.SIGTERM)
-        assert 0 == janitor.wait(30)
-        assert janitor.stderr is not None
-        janitor.stderr.close()
+        for one in beside:
+            one.send_signal(signal.SIGTERM)
+        assert [0] * len(beside) == [one.wait(30) for one in beside]
 
 
 def scaler_text(cloud: Cloud) -> str:
@@ -275,11 +295,11 @@ def scaler_text(cloud: Cloud) -> str:
     return metrics.text()[0].decode()
 
 
-def janitor_text(port: int) -> str:
-    """What the janitor shows once it has gone a round; "" before."""
+def text_with(what: str, port: int) -> str:
+    """What a process shows on a port, once that is among it; "" before."""
     with suppress(OSError):
         text = fetched(f"http://127.0.0.1:{port}/")
-        return text if 'irs_mon_queues{kind="pidbox"}' in text else ""
+        return text if what in text else ""
     return ""
 
 
@@ -290,7 +310,7 @@ def test_each_metric_of_the_table_is_shown_with_its_labels(shown: dict[str, str]
 
 
 def test_every_process_counts_its_calls_to_aws(shown: dict[str, str]) -> None:
-    assert ["flower", "janitor", "page", "scaler", "worker"] == sorted(
+    assert ["drops", "flower", "janitor", "page", "scaler", "worker"] == sorted(
         name for name, text in shown.items() if re.search(r"^irs_aws_requests_total\{.+\} [1-9]", text, re.MULTILINE)
     )
 
