@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from monitors import Commander, Crew, crew_on_a_stack, own_queues, watched_on_a_stack
+from monitors import Commander, Crew, crew_on_a_stack, own_queues, subscriptions, watched_on_a_stack
 from waiting import eventually
 
 from irs.local import EmbeddedCloud
@@ -102,11 +102,14 @@ def test_starting_workers_costs_as_much_each_however_many_there_are(embedded: Em
     for count in (2, 4, 8):
         folder = tmp_path / str(count)
         folder.mkdir()
-        with watched_on_a_stack(embedded, folder) as (_, proxy, watched):
+        with watched_on_a_stack(embedded, folder) as (cloud, proxy, watched):
             for number in range(count):
                 watched.start(f"w{number}", is_awaited=False)
             for number in range(count):
                 eventually(lambda number=number: watched.is_ready(f"w{number}"), within_s=120, every_s=0.2)
+            # All at once, and none took another's queue or subscription for one that is left over.
+            assert count == len(own_queues(cloud))
+            assert own_queues(cloud) == subscriptions(cloud)
             with Commander(watched.environment, folder) as commander:
                 assert count == len(commander.do("control.ping(timeout=30)"))
             totals[count] = proxy.counts
