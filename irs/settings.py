@@ -138,7 +138,14 @@ class Settings(BaseSettings):
     )
     scaler_profile: str = Field("", description="instance profile of workers, by name or ARN; empty: the template's")
     scaler_user_data: Path | None = Field(None, description="file that an instance runs at its start; empty: the template's")
-    price_per_hour: float = Field(0.0, ge=0, description="dollars for one hour of one instance; 0: unknown")
+    scaler_prices: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="dollars of an hour by type, or by type and market, such as `c7i.large=0.09,c7i.large/spot=0.04`;"
+        " a type without one costs as IRS_PRICE_PER_HOUR, in the ratio of list prices",
+    )
+    price_per_hour: float = Field(
+        0.0, ge=0, description="dollars for one hour of one instance, of the first type where there are several; 0: unknown"
+    )
     budget_per_day: float = Field(
         0.0, ge=0, description="dollars of instances a day after which none is launched, and what runs goes on; 0: no limit"
     )
@@ -205,6 +212,7 @@ class Settings(BaseSettings):
         "scaler_zones",
         "scaler_subnets",
         "scaler_markets",
+        "scaler_prices",
         "scaler_security_groups",
         mode="before",
     )
@@ -242,8 +250,10 @@ class Settings(BaseSettings):
             raise ValueError("IRS_SCALER_MIN_WORKERS must be at most IRS_SCALER_CAP")
         if self.scaler_pool > self.scaler_cap:
             raise ValueError("IRS_SCALER_POOL must be at most IRS_SCALER_CAP")
-        if self.budget_per_day and not self.price_per_hour:
-            raise ValueError("IRS_BUDGET_PER_DAY needs IRS_PRICE_PER_HOUR, the dollars for one hour of one instance")
+        if self.budget_per_day and not self.price_per_hour and not self.scaler_prices:
+            raise ValueError(
+                "IRS_BUDGET_PER_DAY needs IRS_PRICE_PER_HOUR, the dollars for one hour of one instance, or IRS_SCALER_PRICES"
+            )
         if 0 < len(self.web_token) < 32:
             raise ValueError("IRS_WEB_TOKEN must have 32 characters or more, such as `openssl rand -hex 32` makes")
         if 0 < len(self.flower_password) < 12:

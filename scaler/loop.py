@@ -19,9 +19,10 @@ from scaler.launching import Allowance, Launching
 from scaler.lease import Lease
 from scaler.life import FleetNow, Life, kind_of
 from scaler.limits import next_place
-from scaler.observation import Observation, Pair
+from scaler.observation import ANYWHERE, Observation, Pair, Worker
 from scaler.orders import Orders
 from scaler.policy import BLIND_S, Decision, Kind, decide
+from scaler.prices import Prices
 from scaler.settings import ScalerSettings
 from scaler.signals import STUCK_S, Signals
 from scaler.state import State
@@ -39,7 +40,7 @@ class Plan:
     Attributes:
         fleet: name of the fleet; begins each launch id.
         pool: instances that are stopped rather than ended; they start sooner.
-        price_per_hour: dollars.
+        prices: what an hour of an instance costs.
         dry: decide and tell, change nothing.
     """
 
@@ -47,7 +48,7 @@ class Plan:
     policy_name: str
     fleet: str
     pool: int = 0
-    price_per_hour: float = 0.0
+    prices: Prices = field(default_factory=Prices)
     dry: bool = False
 
 
@@ -158,9 +159,10 @@ class Loop:
         book = self._after_look(book, fleet, instances, known, now)
         seen = replace(
             reading.observation,
-            workers=fleet.workers,
+            workers=self._priced(fleet, instances),
             boots=fleet.boots,
             next_kind=self._next_kind(book, now, has_pool=bool(fleet.stopped)),
+            next_price=self.plan.prices.weight(self._next_place(book, now)),
             capacity_blocks=book.limits.blocked_until(policy.candidates, now),
             spent_today_usd=book.money.usd,
         )
@@ -209,10 +211,10 @@ class Loop:
         limits = book.limits.after_boots(failed=len(fleet.failed), succeeded=len(fleet.boots), now=now)
         for pair in fleet.notices:
             limits = limits.after_notice(pair, now)
-        running = sum(1 for one in instances if one.state in ("pending", "running"))
+        running = [self.plan.prices.of(one.pair) for one in instances if one.state in ("pending", "running")]
         since_s = None if self._term.looked_at is None else now - self._term.looked_at
         booting = {worker.id for worker in fleet.workers if worker.phase == "booting"}
-        spent = money.added(book.money, running, price_per_hour=self.plan.price_per_hour, wall=self._wall(), since_s=since_s)
+        spent = money.added(book.money, running, wall=self._wall(), since_s=since_s)
         return replace(book, limits=limits, intents=fleet.intents, known=frozenset(known & booting), money=spent)
 
     def _limited(self, decision: Decision, fleet: FleetNow, book: Book, now: float) -> Decision:
@@ -233,15 +235,22 @@ class Loop:
         said = f"Launch {room.launches or 'none'}: {wish}, and {room.why}."
         return replace(decision, launch=room.launches, kind=kind, reason=said)
 
-    def _next_kind(self, book: Book, now: float, *, has_pool: bool = False) -> str:
+    def _priced(self, fleet: FleetNow, instances: list[Instance]) -> tuple[Worker, ...]:
+        weights = {one.id: self.plan.prices.weight(one.pair) for one in instances}
+        return tuple(replace(worker, price=weights.get(worker.id, 1.0)) for worker in fleet.workers)
+
+    def _next_place(self, book: Book, now: float) -> Pair:
         candidates = self.plan.policy.candidates
         place = next_place(candidates, book.limits.blocked_until(candidates, now), book.serial)
-        return kind_of(place or Pair("", "", "on-demand"), pooled=has_pool)
+        return place or ANYWHERE
+
+    def _next_kind(self, book: Book, now: float, *, has_pool: bool = False) -> str:
+        return kind_of(self._next_place(book, now), pooled=has_pool)
 
     def _launching(self) -> Launching:
         return Launching(
             fleet=self.plan.fleet,
-            candidates=self.plan.policy.candidates or (Pair("", "", "on-demand"),),
+            candidates=self.plan.policy.candidates or (ANYWHERE,),
             cap=self.plan.policy.cap,
             ec2=self._ec2,
             allowance=self._allowance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,10 +12,11 @@ HOUR_S = 3600.0
 DAY_S = 86_400.0
 
 
-def added(spent: Money, running: int, *, price_per_hour: float, wall: float, since_s: float | None) -> Money:
-    """Return ``spent`` with the time since the last look at ``running`` instances; a new day begins at nothing.
+def added(spent: Money, prices_per_hour: Sequence[float], *, wall: float, since_s: float | None) -> Money:
+    """Return ``spent`` with the time since the last look at instances of these prices; a new day begins at nothing.
 
     Args:
+        prices_per_hour: dollars of each instance that runs; 0 for one whose price is not known.
         wall: Unix seconds.
         since_s: seconds since the last look of this process; None at its first one, when the clock on the wall tells.
     """
@@ -26,10 +28,9 @@ def added(spent: Money, running: int, *, price_per_hour: float, wall: float, sin
     if day != spent.day:
         midnight = today.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
         spent, gap_s = Money(day=day), min(gap_s, wall - midnight)
-    instance_s = running * gap_s
     return replace(
         spent,
-        usd=spent.usd + instance_s * price_per_hour / HOUR_S,
-        instance_s=spent.instance_s + instance_s,
+        usd=spent.usd + sum(prices_per_hour) * gap_s / HOUR_S,
+        instance_s=spent.instance_s + len(prices_per_hour) * gap_s,
         wall=wall,
     )

@@ -17,6 +17,10 @@ class Pair(NamedTuple):
     market: Literal["on-demand", "spot"]
 
 
+#: What a launch template alone says.
+ANYWHERE = Pair("", "", "on-demand")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One instance of ours, by what EC2 and its beat say.
@@ -29,6 +33,7 @@ class Worker:
         launched_at: when it was launched, on the clock of ``now``; used for its age only.
         busy: images it has in hand.
         kind: what its boot time depends on, such as ``c7g.large fresh``.
+        price: of its hour, by that of the first place.
     """
 
     id: str
@@ -36,6 +41,7 @@ class Worker:
     launched_at: float
     busy: int = 0
     kind: str = ""
+    price: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +64,7 @@ class Observation:
         completed_total: images finished by all workers, those that are gone included; never falls in one process.
         busy_total_s: seconds of all workers with at least one image in hand; None where the workers do not say.
         boots: starts measured since the last observation.
-        next_kind: the kind that the next launch would be.
+        next_kind: the kind that the next launch would be; ``next_price`` that of its hour, by that of the first place.
         capacity_blocks: places that EC2 refused, and until when (on the clock of ``now``) they are not asked.
         oldest_wait_s: how long the image received last had waited; None when unknown.
         spent_today_usd: what the fleet has cost since midnight UTC.
@@ -73,6 +79,7 @@ class Observation:
     busy_total_s: float | None = None
     boots: tuple[Boot, ...] = ()
     next_kind: str = ""
+    next_price: float = 1.0
     capacity_blocks: Mapping[Pair, float] = field(default_factory=dict)
     oldest_wait_s: float | None = None
     spent_today_usd: float = 0.0

@@ -73,6 +73,9 @@ def decide(seen: Observation, state: State, settings: ScalerSettings, now: float
     backlog = _backlog(seen, settings)
     if backlog is None:
         return _without_reading(seen, state, now)
+    if settings.value is not None:
+        # Of a place that costs twice as much, an hour must save twice the waiting.
+        settings = replace(settings, value=settings.value / seen.next_price)
     elapsed_s = _elapsed_s(state, settings, now)
     known, arrivals = measure.measure(
         seen, backlog, state.of_size(settings.cap, now), settings, elapsed_s, since_s=0.0 if state.at is None else now - state.at
@@ -247,5 +250,5 @@ def _stay_or_shrink(
 
 
 def _by_worth(workers: list[Worker]) -> list[Worker]:
-    """Sort by what is lost least: idle ones first, then the oldest."""
-    return sorted(workers, key=lambda worker: (worker.busy, worker.launched_at, worker.id))
+    """Sort by what is lost least: idle ones first, then the dearest, then the oldest."""
+    return sorted(workers, key=lambda worker: (worker.busy, -worker.price, worker.launched_at, worker.id))

@@ -16,6 +16,7 @@ from types import FrameType
 from irs.cloud import Cloud
 from irs.errors import IrsError
 from irs.monitoring.endpoint import serve
+from scaler import prices
 from scaler.book import Book
 from scaler.ec2 import connect
 from scaler.fleet import Ec2
@@ -135,7 +136,7 @@ def make_plan(cloud: Cloud, candidates: tuple[Pair, ...], *, dry: bool = False) 
         policy_name=f"price {settings.scaler_value:g}" if settings.scaler_value else settings.scaler_policy,
         fleet=settings.stack,
         pool=settings.scaler_pool,
-        price_per_hour=settings.price_per_hour,
+        prices=prices.from_settings(settings, candidates),
         dry=dry,
     )
 

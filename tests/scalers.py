@@ -13,6 +13,7 @@ from scaler import ScalerSettings
 from scaler.book import Book
 from scaler.lease import Lease
 from scaler.loop import Loop, Plan, Step
+from scaler.prices import Prices
 from scaler.signals import Beats, Counts, Reading
 from scaler.store import Conflict, Stored
 
@@ -98,11 +99,21 @@ class TownOrders:
 class Scalers:
     """Some scalers of one town; each has a clock of its own, none of them right."""
 
-    def __init__(self, town: Town, *, number: int = 1, store: TownStore | None = None, pool: int = 0, **changes: object) -> None:
+    def __init__(
+        self,
+        town: Town,
+        *,
+        number: int = 1,
+        store: TownStore | None = None,
+        pool: int = 0,
+        prices: Prices | None = None,
+        **changes: object,
+    ) -> None:
         self.town, self.store = town, store or TownStore(town)
         settings = ScalerSettings(cap=town.cap, slots=town.slots, rate_per_s=town.slots / town.service_s, boot_s=40.0)
         policy = replace(settings, **{"candidates": (SPOT, ON_DEMAND), **changes})  # type: ignore[arg-type]
-        self.plan = Plan(policy=policy, policy_name="balanced", fleet="town", pool=pool, price_per_hour=1.0)
+        priced = Prices(first=policy.candidates[0], per_hour=1.0) if prices is None else prices
+        self.plan = Plan(policy=policy, policy_name="balanced", fleet="town", pool=pool, prices=priced)
         self.wall_jump_s = [0.0] * number
         self._starts = itertools.count(1)
         self.loops = [self._begin(n) for n in range(number)]

@@ -98,6 +98,8 @@ class Town:
         self.asked: dict[str, int] = {}
         self.calls: list[tuple[int, str]] = []
         self.quota: int | None = None
+        #: Places that have nothing to give.
+        self.refused = set[Pair]()
         self.before_call: Callable[[str], None] = lambda _: None
         self.sign_of_life_at = 0
 
@@ -281,7 +283,7 @@ class TownEc2:
             return ids
         if town.quota is not None and len(town.live) >= town.quota:
             raise Refused("VcpuLimitExceeded", "no more")
-        if town.chance.random() < town.faults.no_capacity:
+        if intent.pair in town.refused or town.chance.random() < town.faults.no_capacity:
             raise Refused("InsufficientInstanceCapacity", "none here")
         room = intent.count if town.quota is None else min(intent.count, town.quota - len(town.live))
         ids = [town.add_machine(intent.pair, launch=intent.launch).id for _ in range(room)]

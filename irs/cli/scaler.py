@@ -102,6 +102,7 @@ def simulate(
     from irs.errors import MissingExtra, SetupError
     from irs.settings import read_settings
     from scaler import POLICIES, ScalerSettings
+    from scaler.prices import from_settings as prices_of
 
     try:
         from scaler.simulate import Assumptions, average, read_trace
@@ -112,7 +113,8 @@ def simulate(
         raise MissingExtra(f"`irs scaler simulate` needs {error.name}: pip install 'irs[scaler]'.") from None
     if chart is not None and len(traces) > 1:
         raise SetupError("--chart draws one trace: name one, or leave --chart out.")
-    dollars = read_settings().price_per_hour if price is None else price
+    told = prices_of(read_settings())
+    dollars = told.of(told.first) if price is None else price
     assumed = Assumptions(service_s=2 / rate, boot_s=boot_s, cap=cap)
     settings = ScalerSettings(slots=assumed.slots, rate_per_s=rate, boot_s=boot_s, cap=cap)
     rows = []

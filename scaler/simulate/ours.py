@@ -13,13 +13,12 @@ from scaler.fleet import Instance as Ec2Instance
 from scaler.lease import Lease
 from scaler.life import Heard
 from scaler.loop import Loop, Plan
-from scaler.observation import Observation, Pair
+from scaler.observation import ANYWHERE, Observation
 from scaler.settings import ScalerSettings
 from scaler.signals import Reading
 from scaler.simulate.world import Instance, World
 from scaler.store import Conflict, Stored
 
-PLACE = Pair("", "", "on-demand")
 #: Renewed at each tick, whatever the period.
 LEASE_S = 3600.0
 
@@ -28,7 +27,7 @@ class Ours:
     """One of our policies as a controller of a simulated world: a scaler that finds the book of an earlier one."""
 
     def __init__(self, settings: ScalerSettings, name: str = "") -> None:
-        self.settings, self._name = replace(settings, candidates=(PLACE,)), name
+        self.settings, self._name = replace(settings, candidates=(ANYWHERE,)), name
         self.period_s = settings.period_s
         # The rule of counts ends an instance at once; ours after an empty receive of one second.
         self.born_retiring = settings.value is None
@@ -88,7 +87,7 @@ class WorldEc2:
 
     def _told(self, one: Instance, state: Ec2State) -> Ec2Instance:
         launch = self._launches[one.id] if state == "running" else self._launches.pop(one.id)
-        return Ec2Instance(id=one.id, state=state, pair=PLACE, launched_at=one.launched_at, launch=launch)
+        return Ec2Instance(id=one.id, state=state, pair=ANYWHERE, launched_at=one.launched_at, launch=launch)
 
     def run(self, intent: Intent) -> list[str]:
         """As :meth:`scaler.fleet.Ec2.run`."""
