@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -135,6 +136,30 @@ def test_each_line_of_an_image_names_it(running: Running, answered: list[Record]
 
     assert any(" stored " in line for line in lines)
     assert all(f" task_id={failed.task_id} job={failed.job} number={failed.number} " in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_worker_says_in_json_once_a_minute_what_it_did_and_each_line_of_an_image_names_it(workers: Workers) -> None:
+    """On a stack of the module, beside its worker: what both were handed in this one tells its share of."""
+    speaking = workers.start(IRS_LOG_JSON="1", IRS_INSTANCE_ID="speaks")
+    began = time.monotonic()
+    lines = lambda: [json.loads(line) for line in speaking.said.splitlines()]  # noqa: E731
+
+    def share() -> list[str]:
+        ids = workers.sent(*[b"no picture"] * 4, picture(77))
+        workers.answered(ids)
+        return [id for id in ids[:4] if any(line.get("task_id") == id for line in lines())]
+
+    failed = eventually(share, within_s=30)
+    minute = eventually(lambda: [line for line in lines() if line["event"] == "minute"], within_s=75, every_s=0.5)[0]
+
+    assert 45 < time.monotonic() - began < 80
+    assert {"images", "failed", "dropped", "returned", "mean_batch", "busy", "waited_s"} <= set(minute)
+    assert len(failed) <= minute["failed"] <= minute["images"]
+    for id in failed:
+        job, _, number = id.partition(".")
+        of_it = [line for line in lines() if id in json.dumps(line)]
+        assert {(id, job, int(number))} == {(line["task_id"], line["job"], line["number"]) for line in of_it}
 
 
 def test_trace_tells_where_the_time_of_an_image_went(workers: Workers, answered: list[Record]) -> None:
