@@ -68,7 +68,7 @@ class Bucket(Protocol):
         """Return an object's bytes; raises as :meth:`open`."""
 
     def put(self, key: str, body: bytes, *, content_type: str, create: bool = False) -> bool:
-        """Store an object; with ``create`` only if none is there. Return whether it was stored."""
+        """Store an object; with ``create`` only if none is there. Return whether it was stored: False says that one stands."""
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
         """Yield the objects under ``prefix`` whose key is greater than ``after``, by key."""
@@ -316,7 +316,10 @@ class _ObstoreBucket:
                     mode="create" if create else "overwrite",
                     use_multipart=False,
                 )
-        except AlreadyExistsError:
+        except AlreadyExistsError as error:
+            if "status code: 409" in str(error):
+                # Another write of the key was under way, and may have failed: S3 asks for this one again.
+                raise StorageUnavailable(f"S3 met another write of s3://{self.name}/{key}: {first_line(error)}") from None
             return False
         return True
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-Mode = Literal["500", "503", "400", "403", "hang", "drop", "cut", "html"]
+Mode = Literal["500", "503", "400", "403", "409", "412", "hang", "drop", "cut", "html"]
 
 _HEAD_LIMIT = 256 * 1024
 
@@ -146,7 +146,9 @@ class FaultProxy:
         else:
             # An action in capitals is a method of S3, which says by 403 that a bucket's policy forbids it.
             refusal = "AccessDenied" if action.isupper() else "ExpiredToken"
-            code = {"400": "ThrottlingException", "403": refusal}.get(fault.mode, "InternalFailure")
+            code = {"400": "ThrottlingException", "403": refusal, "409": "ConditionalRequestConflict"}.get(
+                fault.mode, "InternalFailure"
+            )
             body = b'{"__type":"com.amazonaws.sqs#%b","message":"injected"}' % code.encode()
             writer.write(
                 b"HTTP/1.1 %b injected\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-query-error: %b;Sender\r\n"

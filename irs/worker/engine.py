@@ -336,8 +336,8 @@ class Engine:
         self._check_wanted(record.task_id)
         began = time.monotonic()
         # A stored record cannot tell how long storing it took: the news and the log do.
-        if not self._gate.call(lambda: self._stored(record), until=until):
-            return self._records.find(record.task_id) or record
+        if standing := self._gate.call(lambda: self._stored(record), until=until):
+            return standing
         store_s = time.monotonic() - began
         with self._lock:
             if record.status == "ok":
@@ -365,12 +365,19 @@ class Engine:
             )
         return record
 
-    def _stored(self, record: Record) -> bool:
+    def _stored(self, record: Record) -> Record | None:
+        """Store the record; if one stood already return that."""
         try:
-            return self._records.put(record)
+            if self._records.put(record):
+                return None
+            standing = self._records.find(record.task_id)
         except (Forbidden, NotFound) as error:
             # Of the service and not of the image: it waits until an operator has mended it.
             raise StorageUnavailable(f"Records cannot be stored: {error}") from None
+        if standing is None:
+            # Removed since, to be answered anew: without a record the message must not go.
+            raise StorageUnavailable(f"The record of {record.task_id} was neither stored nor there")
+        return standing
 
     @contextmanager
     def _counted(self, work: Work) -> Iterator[None]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import Fault, FaultProxy
+from faults import Fault, FaultProxy, Mode
 from PIL import Image
 from waiting import eventually
 from workers import Workers, news_of, picture, through
@@ -99,6 +99,21 @@ def test_a_worker_that_cannot_write_records_is_unready_and_asks_ever_more_slowly
     assert tries <= 6 * 5 * 3 + 15
     assert {("ok", 1)} == {(record.status, record.receives) for record in found}
     eventually(lambda: running.readyz() == (200, "ok"))
+    eventually(workers.is_empty)
+
+
+def test_a_message_goes_only_once_its_record_is_there_whatever_s3_said_of_the_write(workers: Workers, proxy: FaultProxy) -> None:
+    workers.start(**through(proxy.endpoint))
+    # Another write of the key is under way, which may fail; a record stood, and is removed before it is read.
+    modes: tuple[Mode, ...] = ("409", "412")
+    for seed, mode in enumerate(modes):
+        before = proxy.requests["PUT"]
+        proxy.fault = Fault(mode, frozenset({"PUT"}))
+        ids = workers.sent(picture(seed))
+        eventually(lambda before=before: proxy.requests["PUT"] >= before + 2)
+        proxy.fault = None
+
+        assert [("ok", 1)] == [(record.status, record.receives) for record in workers.answered(ids)], mode
     eventually(workers.is_empty)
 
 
