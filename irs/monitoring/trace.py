@@ -157,7 +157,7 @@ def _summary(record: Record) -> str:
     told = f"at its {_ordinal(record.receives)} receive"
     batch = ""
     if record.batch is not None:
-        others = f"with {record.batch.size - 1} others" if record.batch.size > 1 else "alone"
+        others = f"with {_counted(record.batch.size - 1, 'other')}" if record.batch.size > 1 else "alone"
         batch = f", in its model call {record.batch.number}, {others}"
     elif record.cached:
         batch = ", from memory: it had answered the same bytes before"
@@ -178,8 +178,8 @@ def _why_missing(cloud: Cloud, task_id: str) -> str:
     store, split, days = RecordStore(cloud), records.split_task_id(task_id), cloud.settings.output_days
     if split is None:
         return (
-            f"{task_id} has no record: it waits or is in work, or no such task was sent, or it is older than {days} days."
-            f" {_standing(cloud)}"
+            f"{task_id} has no record: it waits or is in work, or no such task was sent, or it is older than {days} days"
+            f" ({_standing(cloud)})"
         )
     job, number = split
     manifest = store.find_manifest(job)
@@ -189,13 +189,17 @@ def _why_missing(cloud: Cloud, task_id: str) -> str:
         return f"job {job} has no image {number}: it holds {manifest.count}, numbered from 0"
     if manifest is None and number not in store.list_images(job):
         return f"job {job} is still open, and its image {number} has not arrived: hand it in, or check the number"
-    return f"image {number} of job {job} has no record yet: it waits or is in work. {_standing(cloud)}"
+    return f"image {number} of job {job} has no record yet: it waits or is in work ({_standing(cloud)})"
 
 
 def _standing(cloud: Cloud) -> str:
     count = count_queue(cloud, cloud.settings.requests_queue)
     workers = sum(one.phase in _WAITING_FOR_MESSAGES for one in see_workers(cloud))
     return (
-        f"{count.visible} messages wait and {count.in_flight} are in work, with {workers} workers"
-        f"{': start one with `irs worker` or `irs up`.' if not workers else '; see `irs dlq list` for those given up.'}"
+        f"{_counted(count.visible, 'message')} waiting and {count.in_flight} in work, with {_counted(workers, 'worker')}"
+        f"{'; `irs dlq list` names those given up' if workers else ': start one with `irs worker` or `irs up`'}"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -216,7 +216,7 @@ def test_trace_tells_waiting_missing_and_cancelled_images_apart(cloud: Cloud) ->
             read_trace(cloud, id, price=(None, "unknown"))
         return str(told.value)
 
-    waiting = "has no record yet: it waits or is in work. 2 messages wait and 0 are in work, with 0 workers: start one"
+    waiting = "has no record yet: it waits or is in work (2 messages waiting and 0 in work, with 0 workers: start one"
     assert waiting in why(records.task_id(waits.id, 0))
     assert "has no image 1: it holds 1, numbered from 0" in why(records.task_id(waits.id, 1))
     assert "is still open, and its image 3 has not arrived" in why(records.task_id(opened, 3))

@@ -67,6 +67,7 @@ def test_a_clock_that_tells_seconds_alone_is_said_to_be_about() -> None:
     [
         (replace(DONE, batch=None, cached=True), "Answered by irs@i-1 at its second receive, from memory"),
         (replace(DONE, batch=BatchFacts(number=1, size=1)), "in its model call 1, alone"),
+        (replace(DONE, batch=BatchFacts(number=1, size=2)), "in its model call 1, with 1 other."),
         (records.cancelled_record(DONE.task_id), "It was cancelled"),
         (
             replace(DONE, status="failed", labels=(), receives=0, worker=None, error=Fault(code="empty", message="Empty.")),
