@@ -129,13 +129,15 @@ class Cloud:
             if url := self._made.get(("queue", name)):
                 return str(url)
         try:
-            url = self.sqs().get_queue_url(QueueName=name)["QueueUrl"]
+            url = self.sqs().get_queue_url(QueueName=name).get("QueueUrl")
         except ClientError as error:
             if "NonExistentQueue" in error.response["Error"]["Code"] or "QueueDoesNotExist" in error.response["Error"]["Code"]:
                 raise MissingResource(f"Queue {name} is not there: run `irs provision` first.") from None
             raise Unreachable(f"SQS refuses to name queue {name}: {error.response['Error'].get('Message', error)}") from None
         except BotoCoreError as error:
             raise Unreachable(f"SQS cannot be reached{self._where()}: {error}") from None
+        if not url:
+            raise Unreachable(f"SQS cannot be reached{self._where()}: what answers there is not SQS.")
         with self._lock:
             self._made[("queue", name)] = url
         return str(url)

@@ -15,6 +15,7 @@ MOST_BYTES = 1024 * 1024
 MOST_ENTRIES = 10
 TRIES = 5
 FIRST_PAUSE_S = 0.2
+NOT_TAKEN = "it was answered without a word of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,11 @@ def send_all(client: Any, sends: list[Send]) -> None:
                 failed += chunk
                 why = str(error)
                 continue
-            for refused in answer.get("Failed", ()):
-                failed.append(chunk[int(refused["Id"])])
-                why = refused.get("Message") or refused["Code"]
+            # By what it took, not by what it refused: a page of some proxy refuses nothing.
+            taken = {one["Id"] for one in answer.get("Successful", ())}
+            if left_out := [send for n, send in enumerate(chunk) if str(n) not in taken]:
+                failed += left_out
+                why = next((one.get("Message") or one["Code"] for one in answer.get("Failed", ())), NOT_TAKEN)
         if not failed:
             return
         left = failed

@@ -18,8 +18,9 @@ from kombu.utils.json import dumps
 from irs.broker.delivery import ATTRIBUTES
 from irs.broker.intake import Intake, IntakeOptions
 from irs.broker.receive import GRACE_S
-from irs.broker.sends import Send, check_size
+from irs.broker.sends import NOT_TAKEN, Send, check_size
 from irs.cloud import Cloud, get_cloud
+from irs.errors import QueueUnavailable
 
 #: SQS delays a message by at most this much.
 LONGEST_DELAY_S = 900
@@ -196,7 +197,10 @@ class Channel(SQS.Channel):  # type: ignore[misc]
         if self.collected is not None:
             self.collected.append(send)
         else:
-            self.sqs().send_message(QueueUrl=send.url, **entry)
+            answer = self.sqs().send_message(QueueUrl=send.url, **entry)
+            if "MessageId" not in answer:
+                # A page of some proxy: who sent it must not wait for an answer.
+                raise QueueUnavailable(f"SQS did not take a message for {queue}: {NOT_TAKEN}")
 
     def _receive_message(
         self, queue: str, max_number_of_messages: int = 1, wait_time_seconds: int | None = None

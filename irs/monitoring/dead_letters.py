@@ -174,7 +174,8 @@ class _Queue:
 
     def move_back(self, message: dict[str, Any]) -> None:
         kept = {"MessageAttributes": message["MessageAttributes"]} if message.get("MessageAttributes") else {}
-        self._call("send_message", QueueUrl=self._requests, MessageBody=message["Body"], **kept)
+        if "MessageId" not in self._call("send_message", QueueUrl=self._requests, MessageBody=message["Body"], **kept):
+            raise QueueUnavailable(f"SQS did not take a message for {self._cloud.settings.requests_queue}.")
         # Last on purpose: a break before this line costs a second delivery, never the message.
         self._call("delete_message", QueueUrl=self._dead, ReceiptHandle=message["ReceiptHandle"])
         self._held.pop(message["MessageId"], None)

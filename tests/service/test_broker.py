@@ -309,6 +309,18 @@ def test_sends_that_sqs_refuses_in_part_are_sent_again(probe: Probe) -> None:
     assert (40, 0) == probe.depth()
 
 
+def test_a_task_whose_send_was_answered_by_a_page_is_not_taken_for_sent(probe: Probe) -> None:
+    probe.proxy.fault = Fault("html", frozenset({"SendMessage"}))
+    program = "import probe; probe.app.send_task('probe.work', [0])"
+
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=probe.environment, cwd=HERE, capture_output=True, timeout=60, check=False
+    )
+
+    assert "SQS did not take a message" in ran.stderr.decode()
+    assert (0, 0) == probe.depth()
+
+
 def test_a_message_too_long_for_sqs_is_refused_before_it_is_sent(probe: Probe) -> None:
     program = "import probe; probe.app.send_task('probe.work', ['x' * 1_100_000])"
 

@@ -269,6 +269,26 @@ def test_handing_in_survives_passing_faults(cloud: Cloud, answerer: Answerer, pr
     assert [str(n) for n in range(60)] == words(found)
 
 
+def test_images_whose_send_was_answered_by_a_page_are_sent_again(cloud: Cloud, answerer: Answerer, proxy: FaultProxy) -> None:
+    def images() -> Iterator[bytes]:
+        proxy.fault = Fault("html", frozenset({"SendMessageBatch"}))
+        yield b"0"
+        eventually(lambda: proxy.requests["SendMessageBatch"] > 0)
+        proxy.fault = None
+        yield b"1"
+
+    found = at(cloud, proxy.endpoint).recognize(images()).wait(timeout=15)
+
+    assert ["0", "1"] == words(found)
+
+
+def test_client_says_that_it_is_not_sqs_that_answers(cloud: Cloud, proxy: FaultProxy) -> None:
+    proxy.fault = Fault("html", frozenset({"GetQueueUrl"}))
+
+    with pytest.raises(Unreachable, match="what answers there is not SQS"):
+        at(cloud, proxy.endpoint).recognize(b"a")
+
+
 @pytest.mark.slow
 def test_handing_in_that_breaks_off_names_the_job_to_go_on_with(cloud: Cloud, answerer: Answerer, proxy: FaultProxy) -> None:
     client = at(cloud, proxy.endpoint)

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from faults import Fault as Trouble
+from faults import FaultProxy
 from waiting import eventually
 
 from irs import records
 from irs.client.sender import ImageTask, send_tasks
 from irs.cloud import Cloud
-from irs.errors import MissingResource
+from irs.errors import MissingResource, QueueUnavailable
 from irs.monitoring.dead_letters import DeadLetter, list_dead_letters, read_letter, record_poisoned, redrive
 from irs.monitoring.janitor import Janitor
 from irs.monitoring.status import count_queue
@@ -146,6 +148,17 @@ def test_redrive_broken_off_shows_the_rest_again_at_once(cloud: Cloud) -> None:
         redrive(cloud, on_moved=stop)
 
     assert ((4, 0), (1, 0)) == (depth(cloud, dead=True), depth(cloud, dead=False))
+
+
+def test_redrive_answered_by_a_page_keeps_the_letter(cloud: Cloud) -> None:
+    die_as_sent(cloud, 1)
+    with FaultProxy(cloud.settings.endpoint_url) as proxy:
+        proxy.fault = Trouble("html", frozenset({"SendMessage"}))
+
+        with pytest.raises(QueueUnavailable):
+            redrive(Cloud(cloud.settings.model_copy(update={"endpoint_url": proxy.endpoint})))
+
+    assert ((1, 0), (0, 0)) == (depth(cloud, dead=True), depth(cloud, dead=False))
 
 
 def test_redrive_without_a_request_queue_touches_nothing(cloud: Cloud) -> None:

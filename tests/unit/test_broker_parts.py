@@ -241,7 +241,11 @@ def test_sends_that_stay_refused_raise_with_their_number(monkeypatch: pytest.Mon
 
     class Client:
         def send_message_batch(self, **given: Any) -> dict[str, Any]:
-            return {"Failed": [{"Id": given["Entries"][0]["Id"], "Code": "Busy", "Message": "too busy"}]}
+            first, *others = given["Entries"]
+            return {
+                "Successful": [{"Id": entry["Id"]} for entry in others],
+                "Failed": [{"Id": first["Id"], "Code": "Busy", "Message": "too busy"}],
+            }
 
     with pytest.raises(QueueUnavailable, match="1 of 3 messages: too busy"):
         sends.send_all(Client(), [Send("u", {"MessageBody": str(n)}) for n in range(3)])
