@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -23,6 +23,13 @@ OWN = "irs:"
 _BUILT_WITH: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+
+#: Nets with a place for each patch: their builders must know the side of the pictures, and think it 224 px.
+_SIDED: dict[str, Callable[[int], dict[str, Any]]] = {
+    "vit_": lambda side_px: {"image_size": side_px},
+    "maxvit_": lambda side_px: {"input_size": (side_px, side_px)},
 }
 
 
@@ -95,16 +102,27 @@ def check_architecture(name: str) -> None:
     raise ModelError(f"torchvision has no classification architecture {name!r}: {hint}")
 
 
-def build(name: str, classes: int) -> nn.Module:
+def build(name: str, classes: int, *, side_px: int = 224) -> nn.Module:
     """Return a net with random weights and ``classes`` outputs: torchvision's, or one of ours by ``irs:NAME``.
 
+    Args:
+        side_px: of the square pictures it will answer; most nets take any.
+
     Raises:
-        ModelError: there is no such architecture.
+        ModelError: there is no such architecture, or it takes no pictures of this side.
     """
     check_architecture(name)
     if name.startswith(OWN):
         return NETS[name.removeprefix(OWN)](classes).eval()
-    net: nn.Module = torchvision_models().get_model(name, weights=None, num_classes=classes, **_BUILT_WITH.get(name, {}))
+    sided = next((make(side_px) for family, make in _SIDED.items() if name.startswith(family)), {})
+    given = {"weights": None, "num_classes": classes, **_BUILT_WITH.get(name, {}), **sided}
+    try:
+        net: nn.Module = torchvision_models().get_model(name, **given)
+    except (AssertionError, ValueError) as error:
+        if not sided:
+            raise
+        why = str(error).partition("\n")[0]
+        raise ModelError(f"The architecture {name} takes no pictures of {side_px} px ({why}): choose another side.") from None
     return net.eval()
 
 

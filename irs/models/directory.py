@@ -86,14 +86,14 @@ def open_directory(directory: Path) -> Model:
         license=description.license,
         source=description.source,
         pictures=tuple(sorted(path for path in directory.iterdir() if path.suffix.lower() in _PICTURES)),
-        build=lambda: _build(directory, description.architecture, len(labels)),
+        build=lambda: _build(directory, description.architecture, len(labels), description.preprocess.crop),
     )
 
 
-def _build(directory: Path, architecture: str, classes: int) -> nn.Module:
+def _build(directory: Path, architecture: str, classes: int, side_px: int) -> nn.Module:
     from safetensors.torch import load_file
 
-    net = architectures.build(architecture, classes)
+    net = architectures.build(architecture, classes, side_px=side_px)
     weights = directory / WEIGHTS
     try:
         state = OrderedDict(load_file(weights))

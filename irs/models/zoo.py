@@ -65,7 +65,9 @@ def open_zoo(name: str) -> Model:
         wnids=wnids,
         license=license_of(weights),
         source="random numbers" if wanted == RANDOM else weights.url,
-        build=(lambda: _random(architecture, len(labels))) if wanted == RANDOM else (lambda: _trained(architecture, weights)),
+        build=(lambda: _random(architecture, len(labels), preprocess.crop))
+        if wanted == RANDOM
+        else (lambda: _trained(architecture, weights)),
     )
 
 
@@ -105,17 +107,17 @@ def cached_path(weights: Any) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
 
 
-def _random(architecture: str, classes: int) -> nn.Module:
+def _random(architecture: str, classes: int, side_px: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        return architectures.build(architecture, classes)
+        return architectures.build(architecture, classes, side_px=side_px)
 
 
 def _trained(architecture: str, weights: Any) -> nn.Module:
     state = _state(weights)
     for key in [key for key in state if _OLD_DENSENET.match(key)]:
         state[_OLD_DENSENET.sub(r"\1\2", key)] = state.pop(key)
-    net = architectures.build(architecture, len(weights.meta["categories"]))
+    net = architectures.build(architecture, len(weights.meta["categories"]), side_px=preprocess_of(weights).crop)
     return architectures.load(net, state, classes=len(weights.meta["categories"]), origin=str(cached_path(weights)))
 
 

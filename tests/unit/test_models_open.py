@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from irs.errors import ModelError
 from irs.imaging import Preprocess
 from irs.models import list_models, open_model, show_model
-from irs.models.architectures import architectures, build, load, torchvision_models
-from irs.models.zoo import cached_path, find_weights
+from irs.models.architectures import architectures, build, check_takes, load, torchvision_models
+from irs.models.zoo import cached_path, find_weights, preprocess_of
 
 CLASSES = 3
 
@@ -313,3 +313,22 @@ def test_only_the_missing_operators_of_torchvision_are_made_up() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "other fault 0\n" == ran.stdout
+
+
+def test_a_vision_transformer_is_built_for_the_side_of_its_weights() -> None:
+    """It has a place for each patch: torchvision's builders take 224 px for granted, its best weights 384 or 518."""
+    weights = find_weights("vit_b_16", "IMAGENET1K_SWAG_E2E_V1")
+
+    net = build("vit_b_16", 10, side_px=preprocess_of(weights).crop)
+
+    assert 1 + (384 // 16) ** 2 == net.encoder.pos_embedding.shape[1]
+
+
+def test_a_net_with_a_place_for_each_patch_takes_other_sides_too() -> None:
+    check_takes(build("vit_b_32", 3, side_px=96), 96, "vit_b_32")
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "maxvit_t"])
+def test_a_side_that_cannot_be_cut_into_patches_is_told(name: str) -> None:
+    with pytest.raises(ModelError, match=rf"The architecture {name} takes no pictures of 100 px \(.+\): choose another side\."):
+        build(name, 3, side_px=100)

@@ -120,7 +120,7 @@ def fit_linear(seen: Seen, held: npt.NDArray[np.bool_], classes: int, listener: 
 
 def replace_head(backbone: Backbone, architecture: str, linear: Linear, places: Features) -> nn.Module:
     """Return a net of the same architecture with ``linear`` for its last layer, on the CPU, in evaluation mode."""
-    new = architectures.build(architecture, len(linear.bias))
+    new = architectures.build(architecture, len(linear.bias), side_px=backbone.preprocess.crop)
     state = new.state_dict()
     for name, tensor in backbone.net.state_dict().items():
         if state[name].shape == tensor.shape:

@@ -67,7 +67,7 @@ def train_scratch(options: TrainingOptions, folder: PictureFolder, listener: Lis
     architecture = options.architecture or DEFAULT_ARCHITECTURE
     architectures.check_architecture(architecture)
     torch.manual_seed(options.seed)
-    net = architectures.build(architecture, len(folder.labels))
+    net = architectures.build(architecture, len(folder.labels), side_px=options.side_px)
     sides_px = _fitting_sides(net, architecture, options.side_px)
     tiles = open_tiles(folder, options.side_px, options.work_folder / "pictures.npy", listener)
     check_counts(folder, tiles.targets)
@@ -253,7 +253,8 @@ class _Session:
                 epochs=batch * 3 * (warm + timed) / len(self._trained),
             )
             torch.manual_seed(0)
-            trainer = self._trainer(architectures.build(self._asked["architecture"], self._classes()), plan)  # type: ignore[arg-type]
+            net = architectures.build(self._asked["architecture"], self._classes(), side_px=self._sides_px[-1])  # type: ignore[arg-type]
+            trainer = self._trainer(net, plan)
             for _ in range(warm):
                 float(trainer.advance())
             took_s = []
