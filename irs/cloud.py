@@ -260,6 +260,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _check_is_object(etag: str | None, bucket: str, key: str) -> None:
+    """Refuse what S3 did not send: the page of some proxy must not be taken for a damaged image."""
+    if not etag:
+        raise StorageUnavailable(f"What answered for s3://{bucket}/{key} is not S3")
+
+
 class _ObstoreBucket:
     used = False
 
@@ -301,6 +307,7 @@ class _ObstoreBucket:
         except (InvalidPathError, ValueError):
             # S3 allows keys such as a//b, which obstore refuses to spell.
             return _BotoBucket(self.name, self._cloud).open(key)
+        _check_is_object(got.meta["e_tag"], self.name, key)
         return _Opened(got.meta["size"], lambda: bytes(got.bytes()), self.name, key)
 
     def get(self, key: str) -> bytes:
@@ -326,6 +333,17 @@ class _ObstoreBucket:
         return True
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+        from obstore.exceptions import InvalidPathError
+
+        try:
+            for listed in self._listed(prefix, after):
+                after = listed.key
+                yield listed
+        except (InvalidPathError, ValueError):
+            # A key that obstore refuses to spell would hide all after it.
+            yield from _BotoBucket(self.name, self._cloud).list(prefix, after=after)
+
+    def _listed(self, prefix: str, after: str) -> Iterator[Listed]:
         with _translated(self.name, prefix):
             # obstore lists whole path segments: a prefix that ends inside one is narrowed here.
             folder = prefix.rpartition("/")[0]
@@ -355,6 +373,7 @@ class _BotoBucket:
     def open(self, key: str) -> Opened:
         with _translated(self.name, key):
             got = self._s3.get_object(Bucket=self.name, Key=key)
+        _check_is_object(got.get("ETag"), self.name, key)
         return _Opened(got["ContentLength"], got["Body"].read, self.name, key)
 
     def get(self, key: str) -> bytes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+from faults import Fault, FaultProxy
 from waiting import eventually
 
 from irs.cloud import Cloud
-from irs.errors import SetupError, Unreachable
+from irs.errors import SetupError, StorageUnavailable, Unreachable
 from irs.provision import Change, provision
 from irs.settings import read_settings
 
@@ -87,3 +88,25 @@ def test_objects_and_news_pass_through_what_was_made(cloud: Cloud) -> None:
 
     assert ["jobs/a/000001.json"] == listed
     assert b"{}" == cloud.output.get("jobs/a/000000.json")
+
+
+def test_a_key_that_the_object_store_cannot_spell_hides_no_other(cloud: Cloud) -> None:
+    keys = ["jobs/a/1", "jobs/a//2", "jobs/b/../3", "jobs/c/4"]
+    for key in keys:
+        cloud.client("s3").put_object(Bucket=cloud.input.name, Key=key, Body=b"x")
+
+    assert sorted(keys) == [listed.key for listed in cloud.input.list("jobs/")]
+    assert ["jobs/c/4"] == [listed.key for listed in cloud.input.list("jobs/", after="jobs/b/../3")]
+
+
+@pytest.mark.parametrize("is_forked", [False, True], ids=["obstore", "boto3"])
+def test_a_page_in_place_of_an_object_is_no_answer_of_s3(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, is_forked: bool) -> None:
+    monkeypatch.setattr("irs.cloud._FORKED", is_forked)
+    cloud.output.put("k", b"{}", content_type="application/json")
+    with FaultProxy(cloud.settings.endpoint_url) as proxy:
+        there = Cloud(cloud.settings.model_copy(update={"endpoint_url": proxy.endpoint}))
+        assert b"{}" == there.output.get("k")
+        proxy.fault = Fault("html", frozenset({"GET"}))
+
+        with pytest.raises(StorageUnavailable, match="not S3"):
+            there.output.get("k")
