@@ -1,4 +1,4 @@
-"""What a leader does to workers that are there: orders to retire, and the end of instances.
+"""What a leader does to workers that are there: orders to leave, and the end of instances.
 
 Each act stands for itself: one that fails is done again in the next step. None is done without a valid lease.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 from irs.errors import PassingError
 from scaler.fleet import Ec2, Instance, Throttled
 from scaler.launching import Allowance
 from scaler.life import DRAINED, FleetNow
-from scaler.orders import Orders
+from scaler.orders import Orders, Word
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ class Acts:
         self, ec2: Ec2, orders: Orders, allowance: Allowance, *, may_act: Callable[[], bool], clock: Callable[[], float]
     ) -> None:
         self._ec2, self._orders, self._allowance, self._may_act, self._clock = ec2, orders, allowance, may_act, clock
-        self._standing: set[str] = set()
+        #: By instance; of one that an earlier leader gave only that it stands: "".
+        self._standing: dict[str, Word | Literal[""]] = {}
         self._gone_at: dict[str, float] = {}
         self._reconciled_at: float | None = None
 
@@ -39,18 +41,25 @@ class Acts:
         """Learn which orders stand, from time to time. Raises StorageUnavailable."""
         now = self._clock()
         if self._reconciled_at is None or now - self._reconciled_at >= RECONCILE_S:
-            self._standing = self._orders.standing()
+            self._standing = {id: self._standing.get(id, "") for id in self._orders.standing()}
             self._reconciled_at = now
 
-    def order(self, retire: frozenset[str], fleet: FleetNow, *, launch_of: Callable[[str], str], why: str) -> None:
-        """Tell those in ``retire`` to retire, and call all others back that still work."""
+    def order(self, orders: Mapping[str, Word], fleet: FleetNow, *, launch_of: Callable[[str], str], why: str) -> None:
+        """Tell workers what ``orders`` has for them, and call all others back that still work."""
+        by_word: dict[Word, Callable[..., None]] = {"retire": self._orders.retire, "drain": self._orders.drain}
         able = {one.id for one in fleet.workers if one.phase in ("ready", "stuck")}
-        for id in sorted(retire - self._standing):
-            if self._do(self._orders.retire, id, launch=launch_of(id), why=why):
-                self._standing.add(id)
-        for id in sorted((self._standing & able) - retire):
+        for id, word in sorted(orders.items()):
+            # What an earlier leader told stands as it is, but for a drain: it may have been to retire only.
+            is_told = self._standing.get(id) == word or (word == "retire" and self._standing.get(id) == "")
+            if not is_told and self._do(by_word[word], id, launch=launch_of(id), why=why):
+                self._standing[id] = word
+        for id in sorted((self._standing.keys() & able) - orders.keys()):
             if self._do(self._orders.revoke, id):
-                self._standing.discard(id)
+                del self._standing[id]
+
+    def told(self, word: Word) -> frozenset[str]:
+        """Return who was told ``word`` in this term."""
+        return frozenset(id for id, told in self._standing.items() if told == word)
 
     def forget(self, gone: Iterable[str]) -> None:
         """Remove, an hour later, what the instances that are gone said and were told."""
@@ -59,7 +68,7 @@ class Acts:
         for id in [id for id, at in self._gone_at.items() if now - at >= FORGET_S]:
             if self._do(self._orders.forget, id):
                 del self._gone_at[id]
-                self._standing.discard(id)
+                self._standing.pop(id, None)
 
     def end(self, finish: Mapping[str, str], fleet: FleetNow, instances: Iterable[Instance], pool: int) -> dict[str, str]:
         """End what is to be ended, the surplus of the stopped pool too; return whom, and why."""

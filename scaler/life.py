@@ -44,6 +44,7 @@ class Heard:
             clock.
         silent_s: for how long no new beat was seen, while beats could be read.
         stuck_s: for how long it has held images and finished none; 0 until that is too long.
+        model: digest of the model it serves, in hex; "" before it has said so.
     """
 
     phase: str
@@ -53,6 +54,7 @@ class Heard:
     ready_at: float | None = None
     silent_s: float = 0.0
     stuck_s: float = 0.0
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

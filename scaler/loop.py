@@ -17,12 +17,13 @@ from scaler.book import Book, Said
 from scaler.fleet import Ec2, Instance, Throttled
 from scaler.launching import Allowance, Launching
 from scaler.lease import Lease
-from scaler.life import FleetNow, Life, kind_of
+from scaler.life import FleetNow, Heard, Life, kind_of
 from scaler.limits import next_place
 from scaler.observation import ANYWHERE, Observation, Pair, Worker
-from scaler.orders import Orders
-from scaler.policy import BLIND_S, Decision, Kind, decide
+from scaler.orders import Orders, Word
+from scaler.policy import BLIND_S, Decision, Kind, decide, held_back
 from scaler.prices import Prices
+from scaler.rollout import Rollout
 from scaler.settings import ScalerSettings
 from scaler.signals import STUCK_S, Signals
 from scaler.state import State
@@ -73,11 +74,13 @@ class _Term:
     acts: Acts
     life: Life = field(default_factory=Life)
     looked_at: float | None = None
+    rollout: Rollout = field(default_factory=Rollout)
     launches_from: float = float("inf")
 
 
 class Loop:
-    """One scaler. ``clock``: monotonic seconds; ``wall``: Unix seconds, for ages and the day of the budget alone."""
+    """One scaler. ``clock``: monotonic seconds; ``wall``: Unix seconds, for ages and the day of the budget alone;
+    ``current_model``: digest of what workers shall serve, None where they keep what they have."""
 
     def __init__(
         self,
@@ -89,9 +92,10 @@ class Loop:
         orders: Orders,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        current_model: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.plan, self._lease, self._ec2, self._signals, self._orders = plan, lease, ec2, signals, orders
-        self._clock, self._wall = clock, wall
+        self._clock, self._wall, self._current_model = clock, wall, current_model
         self._allowance = Allowance(clock)
         self._book: Book | None = None
         self._term = self._new_term()
@@ -167,6 +171,7 @@ class Loop:
             spent_today_usd=book.money.usd,
         )
         decision = self._limited(decide(seen, book.policy, policy, now), fleet, book, now)
+        decision, drain = self._rolled(decision, seen, reading.heard, fleet, book)
         finish = {**fleet.finish, **dict.fromkeys(decision.cancel, "its boot is not needed any more")}
         book = replace(
             book,
@@ -188,7 +193,8 @@ class Loop:
         self._term.looked_at = now
         acts = self._term.acts
         if decision.kind not in ("stale-reading", "blind"):
-            acts.order(decision.retire, fleet, launch_of=self._term.life.launch_of, why=decision.reason)
+            orders: dict[str, Word] = {**dict.fromkeys(decision.retire, "retire"), **dict.fromkeys(drain, "drain")}
+            acts.order(orders, fleet, launch_of=self._term.life.launch_of, why=decision.reason)
         ended = acts.end(finish, fleet, instances, self.plan.pool)
         acts.forget(fleet.gone)
         # Boots that failed are read of after they were told to end: their last words come late.
@@ -234,6 +240,24 @@ class Loop:
         wish = f"{decision.launch} more {'is' if decision.launch == 1 else 'are'} wanted"
         said = f"Launch {room.launches or 'none'}: {wish}, and {room.why}."
         return replace(decision, launch=room.launches, kind=kind, reason=said)
+
+    def _rolled(
+        self, decision: Decision, seen: Observation, heard: Mapping[str, Heard], fleet: FleetNow, book: Book
+    ) -> tuple[Decision, frozenset[str]]:
+        """Return the decision with what a new model asks for, and who shall drain for it."""
+        live, now = len(fleet.workers), self._clock()
+        room, after = (book.limits.room(now, live=number, booting=0).launches for number in (live, live - 1))
+        return self._term.rollout.follow(
+            decision,
+            seen,
+            serving={id: said.model for id, said in heard.items() if said.model},
+            current=self._current_model(),
+            told=self._term.acts.told("drain"),
+            # Whether who leaves could be replaced: with it gone the quota has room for another.
+            may_launch=after > 0 and held_back(seen, self.plan.policy, now) is None,
+            has_failed=bool(fleet.failed),
+            cap=min(self.plan.policy.cap, live + room),
+        )
 
     def _priced(self, fleet: FleetNow, instances: list[Instance]) -> tuple[Worker, ...]:
         weights = {one.id: self.plan.prices.weight(one.pair) for one in instances}

@@ -1,15 +1,16 @@
-"""Orders to retire, as objects that workers read with each beat: ``desired/{instance}``. Revoked by removing them."""
+"""Orders to leave, as objects that workers read with each beat: ``desired/{instance}``. Revoked by removing them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from irs.cloud import Cloud
 from irs.errors import MissingResource, NotFound
 from irs.records import Order, beat_key, order_key
 
 _PREFIX = order_key("")
+Word = Literal["retire", "drain"]
 
 
 class Orders(Protocol):
@@ -20,6 +21,9 @@ class Orders(Protocol):
 
     def retire(self, id: str, *, launch: str, why: str) -> None:
         """Tell a worker to go on while there is work, and then to leave."""
+
+    def drain(self, id: str, *, launch: str, why: str) -> None:
+        """Tell a worker to finish what it has in hand, and then to leave."""
 
     def revoke(self, id: str) -> None:
         """Take the order back; none there is no error."""
@@ -43,8 +47,11 @@ class S3Orders:
 
     def retire(self, id: str, *, launch: str, why: str) -> None:
         """As :meth:`Orders.retire`."""
-        order = Order(order="retire", launch=launch or None, since=self._wall(), why=why)
-        self._output.put(order_key(id), order.to_bytes(), content_type="application/json")
+        self._tell("retire", id, launch, why)
+
+    def drain(self, id: str, *, launch: str, why: str) -> None:
+        """As :meth:`Orders.drain`."""
+        self._tell("drain", id, launch, why)
 
     def revoke(self, id: str) -> None:
         """As :meth:`Orders.revoke`."""
@@ -54,3 +61,7 @@ class S3Orders:
         """As :meth:`Orders.forget`."""
         self._output.delete(order_key(id))
         self._output.delete(beat_key(id))
+
+    def _tell(self, order: Word, id: str, launch: str, why: str) -> None:
+        said = Order(order=order, launch=launch or None, since=self._wall(), why=why)
+        self._output.put(order_key(id), said.to_bytes(), content_type="application/json")

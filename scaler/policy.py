@@ -20,7 +20,7 @@ from scaler.state import State
 
 Kind = Literal[
     "backlog", "base", "count", "age", "min-workers", "keep-warm", "idle-zero", "hold", "retire", "steady",
-    "cap", "budget", "capacity-blocked", "quota", "breaker", "adopting", "stale-reading", "blind", "not-leader",
+    "roll", "cap", "budget", "capacity-blocked", "quota", "breaker", "adopting", "stale-reading", "blind", "not-leader",
 ]  # fmt: skip
 
 #: Without a good reading for so long the scaler is blind: an alarm, and still no action.
@@ -209,18 +209,25 @@ def _launch(seen: Observation, need: _Need, state: State, settings: ScalerSettin
             kind="cap",
             reason=f"Launch none: {wish}, and {len(seen.workers)} instances stand at a cap of {settings.cap}.",
         )
-    if 0 < settings.budget_per_day_usd <= seen.spent_today_usd:
-        spent = f"${seen.spent_today_usd:.2f} of ${settings.budget_per_day_usd:.2f} a day are spent"
-        return Decision(state=state, kind="budget", reason=f"Launch none: {wish}, and {spent}; what runs goes on.")
-    places = settings.candidates
-    if places and all(seen.capacity_blocks.get(place, -math.inf) > now for place in places):
-        next_s = min(seen.capacity_blocks[place] for place in places) - now
-        where = f"EC2 has refused all {len(places)} places; the next one is asked in {say.seconds(next_s)}"
-        return Decision(state=state, kind="capacity-blocked", reason=f"Launch none: {wish}, and {where}.")
+    if held := held_back(seen, settings, now):
+        kind, why = held
+        return Decision(state=state, kind=kind, reason=f"Launch none: {wish}, and {why}.")
     if need.kind == "age":
         state = replace(state, last_age_launch=now)
     limited = f" (of {wanted} wanted, cap {settings.cap})" if count < wanted else ""
     return Decision(launch=count, state=state, kind=need.kind, reason=f"Launch {count}{limited}: {need.reason}.")
+
+
+def held_back(seen: Observation, settings: ScalerSettings, now: float) -> tuple[Kind, str] | None:
+    """Return what forbids any launch now, and why: a budget that is spent, places that all refused; else None."""
+    if 0 < settings.budget_per_day_usd <= seen.spent_today_usd:
+        spent = f"${seen.spent_today_usd:.2f} of ${settings.budget_per_day_usd:.2f} a day are spent"
+        return "budget", f"{spent}; what runs goes on"
+    places = settings.candidates
+    if places and all(seen.capacity_blocks.get(place, -math.inf) > now for place in places):
+        next_s = min(seen.capacity_blocks[place] for place in places) - now
+        return "capacity-blocked", f"EC2 has refused all {len(places)} places; the next one is asked in {say.seconds(next_s)}"
+    return None
 
 
 def _stay_or_shrink(

@@ -23,6 +23,7 @@ from scaler.fleet import Ec2
 from scaler.lease import Lease
 from scaler.loop import Loop, Plan, Step
 from scaler.metrics import Metrics
+from scaler.model import CurrentModel
 from scaler.observation import Pair
 from scaler.orders import S3Orders
 from scaler.settings import from_settings
@@ -88,6 +89,7 @@ class Scaler:
             orders=self.orders,
             clock=time.monotonic,
             wall=time.time,
+            current_model=CurrentModel(cloud, clock=time.monotonic),
         )
 
     def step(self) -> Step:

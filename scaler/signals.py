@@ -188,6 +188,7 @@ class Beats:
                 ready_at=None if beat.ready_after_s is None else beat.started + beat.ready_after_s,
                 silent_s=tally.silent_s,
                 stuck_s=tally.idle_s if is_stuck else 0.0,
+                model=beat.model.digest.removeprefix("sha256:") if beat.model else "",
             )
             if beat.queued_s is not None and 0 <= beat.queued_s < math.inf and tally.silent_s <= CARRY_S:
                 waits_s.append(beat.queued_s)

@@ -86,12 +86,19 @@ class TownOrders:
         self._town.before_call("retire")
         self._town.orders[id] = why
 
+    def drain(self, id: str, *, launch: str, why: str) -> None:
+        self._town.before_call("drain")
+        self._town.orders[id] = why
+        self._town.drains.add(id)
+
     def revoke(self, id: str) -> None:
         self._town.before_call("revoke")
         self._town.orders.pop(id, None)
+        self._town.drains.discard(id)
 
     def forget(self, id: str) -> None:
         self._town.orders.pop(id, None)
+        self._town.drains.discard(id)
         if id in self._town.machines:
             self._town.machines[id].beat = None
 
@@ -136,6 +143,7 @@ class Scalers:
             orders=TownOrders(town),
             clock=clock,
             wall=lambda: WALL + town.t + self.wall_jump_s[n],
+            current_model=lambda: town.model,
         )
 
     def restart(self, n: int = 0) -> None:

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from irs.records import Beat
+from irs.records import Beat, ModelFacts
 from scaler.book import Intent
 from scaler.fleet import Instance, Refused, Throttled, Unanswered
 from scaler.observation import Pair
@@ -58,6 +58,7 @@ class Machine:
     reason: str = ""
     boot: int = 0
     phase: str = "starting"
+    model: str = ""
     ready_at: int | None = None
     held: list[tuple[str, int]] = field(default_factory=list)
     completed: int = 0
@@ -93,6 +94,10 @@ class Town:
         #: Images that nobody can see yet, and those that kill whoever takes them.
         self.delayed, self.poison, self.receives, self.dead = 0, set[str](), Counter[str](), list[str]()
         self.orders: dict[str, str] = {}
+        #: Of those ordered to leave, the ones that do not wait for an empty queue.
+        self.drains = set[str]()
+        #: Digest of the model that the workers' address stands for; boots with a broken one fail.
+        self.model, self.broken_models = "aaaa", set[str]()
         self.harm: list[str] = []
         self.tokens: dict[str, list[str]] = {}
         self.asked: dict[str, int] = {}
@@ -148,11 +153,11 @@ class Town:
             return
         if machine.phase == "starting":
             if self.t - machine.launched_at >= machine.boot_s:
-                if machine.fails:
+                if machine.fails or self.model in self.broken_models:
                     if machine.boot_s % 2:
                         self.kill(machine, "Client.InstanceInitiatedShutdown")
                     return
-                machine.phase, machine.ready_at, machine.idle_at = "ready", self.t, self.t
+                machine.phase, machine.ready_at, machine.idle_at, machine.model = "ready", self.t, self.t, self.model
             # Its process begins some time after its machine.
             if self.t - machine.launched_at >= machine.boot_s // 2:
                 self._beat(machine)
@@ -182,7 +187,7 @@ class Town:
                     machine.held.remove((image, done_at))
                     machine.completed += 1
                     self.records[image] += 1
-        while self.waiting and len(machine.held) < self.slots:
+        while self.waiting and len(machine.held) < self.slots and machine.id not in self.drains:
             image = self.waiting.popleft()
             self.receives[image] += 1
             if self.receives[image] > MAX_RECEIVES:
@@ -197,7 +202,7 @@ class Town:
         if machine.held:
             machine.idle_at = self.t
         machine.phase = "retiring" if machine.retires else "busy" if machine.held else "ready"
-        if machine.retires and self.t - machine.idle_at >= 1:
+        if machine.retires and (self.t - machine.idle_at >= 1 or (machine.id in self.drains and not machine.held)):
             machine.phase, machine.drained_at = "drained", self.t
         elif self.t - max(machine.idle_at, self.sign_of_life_at) > OUTLIVE_S:
             self.kill(machine, "Client.InstanceInitiatedShutdown")
@@ -216,6 +221,7 @@ class Town:
             instance=machine.id, boot=str(machine.boot), host="h", pid=1, phase=machine.phase, at=at,  # type: ignore[arg-type]
             started=WALL + machine.launched_at + 1, launch=machine.launch, ready_after_s=ready_after_s, slots=self.slots,
             busy_slots=busy, completed=machine.completed, busy_s=machine.busy_s,
+            model=ModelFacts(name="m", digest=f"sha256:{machine.model}") if machine.model else None,
         )  # fmt: skip
 
     def give_back(self, machine: Machine) -> None:

@@ -49,15 +49,16 @@ class Beat(_Json):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(_Json):
-    """``desired/{instance}``: the scaler tells a worker to retire; it is revoked by removing the object.
+    """``desired/{instance}``: the scaler sends a worker home; it is revoked by removing the object.
 
     Attributes:
+        order: ``retire``: go on while there are images, then leave; ``drain``: leave with those in hand.
         launch: the launch it is meant for; None or one the worker does not know of its own: whoever has the name.
         since: Unix seconds.
         why: the reason in words.
     """
 
-    order: Literal["retire"]
+    order: Literal["retire", "drain"]
     launch: str | None = None
     since: float | None = None
     why: str = ""

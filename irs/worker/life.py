@@ -314,7 +314,8 @@ class Life:
             return
         elif self._directions.retirement.is_over(health, idle_since=self._rests_since):
             order = self._directions.retirement.order
-            self._leave("drained", f"told to retire: {order.why}" if order and order.why else "told to retire")
+            told = f"told to {order.order if order else 'retire'}"
+            self._leave("drained", f"{told}: {order.why}" if order and order.why else told)
         elif self._rests_since is not None and self._directions.outliving.is_over(self._launch):
             self._leave("drained", f"neither a message nor a scaler for {self._cloud.settings.outlive_seconds:g} s")
 

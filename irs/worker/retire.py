@@ -1,4 +1,4 @@
-"""The order to retire: go on while there are images, leave when there are none."""
+"""The order to leave: to retire, when there are no images, or to drain, with those in hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Retirement:
         self.order = order
 
     def is_over(self, health: Health, *, idle_since: float | None) -> bool:
-        """Whether the worker leaves: under the order, idle, and no message came during a whole receive since both."""
+        """Whether the worker leaves: told to drain, or to retire, idle, and no message in a whole receive since both."""
+        if self.order is not None and self.order.order == "drain":
+            return True
         if self.order is None or idle_since is None or health.held or health.emptied_at is None:
             return False
         return self._clock() - idle_since >= IDLE_S and health.emptied_at >= max(idle_since, self._ordered_at)

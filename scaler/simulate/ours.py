@@ -143,6 +143,9 @@ class WorldOrders:
         self._standing.add(id)
         self._tell()
 
+    def drain(self, id: str, *, launch: str, why: str) -> None:
+        """Nobody rolls a model here."""
+
     def revoke(self, id: str) -> None:
         """As :meth:`scaler.orders.Orders.revoke`."""
         self._standing.discard(id)
