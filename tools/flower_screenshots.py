@@ -46,7 +46,7 @@ def main() -> None:
         folder = Path(made)
         with (
             start_embedded_cloud(folder / "cloud", die_with_thread=False) as embedded,
-            workers_on_a_stack(embedded, folder, model=asked.model, IRS_MONITORING="1") as workers,
+            workers_on_a_stack(embedded, folder, model=asked.model, IRS_MONITORING="1", IRS_STACK="irs") as workers,
             sync_playwright() as playwright,
         ):
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])

@@ -82,7 +82,8 @@ def test_the_list_of_tasks_shows_each_image_by_name_its_state_and_its_fault(brow
         assert "irs@w" in rows[id]
     assert all("SUCCESS" in rows[id] for id in watching.ids[:6])
     assert "FAILURE" in rows[watching.ids[6]]
-    assert "not_an_image" in rows[watching.ids[6]]
+    # The code alone: its sentence stands on the page of the task.
+    assert " FAILURE not_an_image " in rows[watching.ids[6]]
 
 
 def test_the_page_of_a_failed_image_tells_its_code(browsing: Browsing, watching: Watching) -> None:
