@@ -220,6 +220,27 @@ def be_drops(scene: Scene) -> None:
     assert list(objects.list(names.output_bucket, RESULTS))
 
 
+def be_boot(scene: Scene) -> None:
+    """The front instance takes the stack's address; both carry its tag. Secrets Manager is no part of the emulator."""
+    stack, root = scene.root.settings.stack, scene.root.client("ec2")
+    tags = [{"Key": "irs:system", "Value": stack}]
+    machine = {"ResourceType": "instance", "Tags": tags}
+    # One that the emulator lists; it runs nothing.
+    asked = {
+        "ImageId": root.describe_images()["Images"][0]["ImageId"],
+        "InstanceType": "t3a.small",
+        "TagSpecifications": [machine],
+    }
+    address = root.allocate_address(Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": tags}])
+    (one,) = root.run_instances(MinCount=1, MaxCount=1, **asked)["Instances"]
+    try:
+        scene.mine.client("ec2").associate_address(AllocationId=address["AllocationId"], InstanceId=one["InstanceId"])
+    finally:
+        # The account holds only so many at once.
+        root.terminate_instances(InstanceIds=[one["InstanceId"]])
+        root.release_address(AllocationId=address["AllocationId"])
+
+
 def steer(cloud: Cloud, id: str) -> None:
     client = cloud.client("ec2")
     client.stop_instances(InstanceIds=[id])
@@ -236,4 +257,5 @@ WORK: dict[str, Callable[[Scene], None]] = {
     "janitor": be_janitor,
     "scaler": be_scaler,
     "drops": be_drops,
+    "boot": be_boot,
 }

@@ -1,4 +1,4 @@
-"""Makes ``deploy/cloudformation.yaml`` from the settings, the rights of each role and the files of ``deploy/worker``.
+"""Makes ``deploy/cloudformation.yaml`` from the settings, the rights of each role and the files of ``deploy/``.
 
 ``python tools/make_template.py`` writes it; a test compares it with what this makes, and with what `irs provision` does.
 """
@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import template_machines as machines
 import yaml
 
 from irs.provision.queues import DAY_SECONDS, NEWS_VISIBILITY_SECONDS, REQUESTS_DAYS, RESPONSES_DAYS, drops_policy
@@ -30,57 +31,53 @@ def make_template() -> Json:
     # By name, all of them: what the developer's own environment sets must not get in.
     settings = Settings(stack=_STACK, region="${AWS::Region}", endpoint_url="", **_defaults())  # type: ignore[call-arg]
     place = Place(settings, "${AWS::AccountId}", "${AWS::Partition}", "${WorkerRole}")
-    resources = {**_buckets(settings), **_queues(settings), **_topics(), **_roles(place), **_network(), **_workers(settings)}
-    outputs = {
-        "WorkerTemplate": {"Description": "IRS_SCALER_TEMPLATE of the scaler", "Value": {"Ref": "WorkerTemplate"}},
-        "FrontProfile": {"Description": "instance profile of page, scaler, janitor, Flower", "Value": {"Ref": "FrontProfile"}},
-        "FrontGroup": {"Description": "security group of that instance", "Value": {"Ref": "FrontGroup"}},
+    resources = {
+        **_buckets(settings),
+        **_queues(settings),
+        **_topics(),
+        **_roles(place),
+        **machines.network(_tags()),
+        **machines.workers(settings, _tags()),
+        **machines.front(settings, _tags()),
     }
+    parameters = machines.parameters(settings)
     template: Json = _filled(
         {
             "AWSTemplateFormatVersion": "2010-09-09",
             "Description": "irs: image recognition as a service",
-            "Parameters": _parameters(settings),
+            "Metadata": {"AWS::CloudFormation::Interface": {"ParameterGroups": _groups(parameters)}},
+            "Parameters": {name: told for name, (_, told) in parameters.items()},
+            "Rules": machines.rules(),
+            "Conditions": machines.conditions(),
             "Resources": resources,
-            "Outputs": outputs,
+            "Outputs": machines.outputs(settings),
         }
     )
     return template
 
 
 def _defaults() -> Json:
-    names = ("max_receives", "visibility_seconds", "wait_seconds", "input_days", "output_days")
+    names = (
+        "max_receives",
+        "visibility_seconds",
+        "wait_seconds",
+        "input_days",
+        "output_days",
+        "scaler_cap",
+        "scaler_min_workers",
+    )
     named = dict.fromkeys(
         ("input_bucket", "output_bucket", "models_bucket", "requests_queue", "responses_queue", "drops_queue"), ""
     )
     return {**named, "readable_buckets": (), **{name: Settings.model_fields[name].default for name in names}}
 
 
-def _parameters(settings: Settings) -> Json:
-    return {
-        "Stack": {
-            "Type": "String",
-            "Default": "irs",
-            "AllowedPattern": "[a-z0-9][a-z0-9-]{0,40}",
-            "Description": "IRS_STACK: prefix of all names; bucket names are global, so take one of your own",
-        },
-        "Model": {"Type": "String", "Default": "resnet18", "Description": "IRS_MODEL of the workers"},
-        "Package": {
-            "Type": "String",
-            "Default": "irs[worker]",
-            "Description": "what pip installs where the image holds no irs: a requirement or the URL of a wheel",
-        },
-        "WorkerImage": {
-            "Type": "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
-            "Default": "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
-            "Description": "AMI of the workers: a prepared one, or Amazon Linux 2023",
-        },
-        "WorkerType": {"Type": "String", "Default": "c7i.large", "Description": "instance type, unless the scaler names others"},
-        "Network": {"Type": "AWS::EC2::VPC::Id", "Description": "VPC of workers and front instance"},
-        "Visitors": {"Type": "String", "Default": "10.0.0.0/8", "Description": "CIDR that may reach the page over HTTPS"},
-        "InputDays": {"Type": "Number", "Default": settings.input_days, "MinValue": 1, "Description": "life of images"},
-        "OutputDays": {"Type": "Number", "Default": settings.output_days, "MinValue": 1, "Description": "life of records"},
-    }
+def _groups(parameters: dict[str, tuple[str, Json]]) -> list[Json]:
+    """Return how CloudFormation's form shows the parameters."""
+    groups: dict[str, list[str]] = {}
+    for name, (group, _) in parameters.items():
+        groups.setdefault(group, []).append(name)
+    return [{"Label": {"default": group}, "Parameters": names} for group, names in groups.items()]
 
 
 def _buckets(settings: Settings) -> Json:
@@ -113,6 +110,10 @@ def _buckets(settings: Settings) -> Json:
                 "LifecycleConfiguration": {"Rules": [aborted, *rules]},
                 "Tags": _tags(),
             },
+            **machines.passed_over(
+                CKV_AWS_18="its log would hold names of images for nobody to read, and cost what they cost",
+                CKV_AWS_21="what expires must be gone, and each key is written once",
+            ),
         }
         if kind in told:
             made[f"{kind}Bucket"]["DependsOn"] = "DropsQueuePolicy"
@@ -192,6 +193,7 @@ def _queue(name: str, **properties: Any) -> Json:
     return {
         "Type": "AWS::SQS::Queue",
         "Properties": {"QueueName": name, **properties, "SqsManagedSseEnabled": True, "Tags": _tags()},
+        **machines.passed_over(CKV_AWS_27="SQS encrypts it with a key of its own, at no cost a request"),
     }
 
 
@@ -200,6 +202,7 @@ def _topics() -> Json:
         f"{name.capitalize()}Topic": {
             "Type": "AWS::SNS::Topic",
             "Properties": {"TopicName": f"{_STACK}-{name}", "Tags": _tags()},
+            **machines.passed_over(CKV_AWS_26="it keeps nothing; the queues behind it are encrypted"),
         }
         for name in ("control", "events")
     }
@@ -218,68 +221,11 @@ def _roles(place: Place) -> Json:
             },
         }
         made[f"{name}Profile"] = {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": f"{name}Role"}]}}
+    made["ClientPolicy"] = {
+        "Type": "AWS::IAM::ManagedPolicy",
+        "Properties": {"Description": "hand images in and read the answers", "PolicyDocument": policy("client", place)},
+    }
     return made
-
-
-def _network() -> Json:
-    def port(number: int, cidr: object, why: str) -> Json:
-        return {"IpProtocol": "tcp", "FromPort": number, "ToPort": number, "CidrIp": cidr, "Description": why}
-
-    out = [port(443, "0.0.0.0/0", "AWS, and packages")]
-    return {
-        "WorkerGroup": {
-            "Type": "AWS::EC2::SecurityGroup",
-            "Properties": {
-                "GroupDescription": "workers: nothing in, HTTPS out",
-                "VpcId": {"Ref": "Network"},
-                "SecurityGroupEgress": out,
-                "Tags": _tags(),
-            },
-        },
-        "FrontGroup": {
-            "Type": "AWS::EC2::SecurityGroup",
-            "Properties": {
-                "GroupDescription": "page: HTTPS in and out",
-                "VpcId": {"Ref": "Network"},
-                "SecurityGroupIngress": [port(443, {"Ref": "Visitors"}, "the page")],
-                "SecurityGroupEgress": out,
-                "Tags": _tags(),
-            },
-        },
-    }
-
-
-def _workers(settings: Settings) -> Json:
-    data: Json = {
-        "ImageId": {"Ref": "WorkerImage"},
-        "InstanceType": {"Ref": "WorkerType"},
-        "IamInstanceProfile": {"Arn": {"Fn::GetAtt": ["WorkerProfile", "Arn"]}},
-        "SecurityGroupIds": [{"Fn::GetAtt": ["WorkerGroup", "GroupId"]}],
-        "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "InstanceMetadataTags": "enabled"},
-        "BlockDeviceMappings": [
-            {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 16, "VolumeType": "gp3", "Encrypted": True}},
-        ],
-        "UserData": {"Fn::Base64": {"Fn::Join": ["", _user_data()]}},
-    }
-    name = f"{settings.stack}-worker"
-    return {
-        "WorkerTemplate": {
-            "Type": "AWS::EC2::LaunchTemplate",
-            "Properties": {"LaunchTemplateName": name, "LaunchTemplateData": data},
-        }
-    }
-
-
-def _user_data() -> list[Any]:
-    """Return the script that an instance runs: its settings, the unit, then ``deploy/worker/start.sh``."""
-    told: list[Any] = ["#!/bin/bash\n"]
-    parameters = {"IRS_STACK": "Stack", "IRS_MODEL": "Model", "IRS_REGION": "AWS::Region", "IRS_PACKAGE": "Package"}
-    for variable, parameter in parameters.items():
-        told += [f"export {variable}='", {"Ref": parameter}, "'\n"]
-    unit = (ROOT / "deploy/worker/irs-worker.service").read_text()
-    start = (ROOT / "deploy/worker/start.sh").read_text().removeprefix("#!/bin/bash\n")
-    return [*told, f"cat > /etc/systemd/system/irs-worker.service <<'UNIT'\n{unit}UNIT\n", start]
 
 
 def _rule(name: str, **action: Any) -> Json:
@@ -310,6 +256,22 @@ def to_yaml(template: Json) -> str:
         def ignore_aliases(self, _data: Any) -> bool:
             return True
 
+    def block(dumper: Plain, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if text.count("\n") > 1 else None)
+
+    def mapping(dumper: Plain, told: Json) -> yaml.Node:
+        # Their short forms: CloudFormation takes no template of more than 51,200 bytes by itself.
+        match told:
+            case {"Ref": name}:
+                return dumper.represent_scalar("!Ref", name)
+            case {"Fn::Sub": str(text)}:
+                return dumper.represent_scalar("!Sub", text)
+            case {"Fn::GetAtt": [name, attribute]}:
+                return dumper.represent_scalar("!GetAtt", f"{name}.{attribute}")
+        return dumper.represent_dict(told)
+
+    Plain.add_representer(str, block)
+    Plain.add_representer(dict, mapping)
     return _HEAD + yaml.dump(template, Dumper=Plain, sort_keys=False, width=130, allow_unicode=True)
 
 

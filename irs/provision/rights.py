@@ -20,6 +20,8 @@ _COUNT = ("sqs:GetQueueUrl", "sqs:GetQueueAttributes")
 _RECORDS = ("jobs/*", f"{TASKS}*")
 #: Images that the page takes one at a time, for programs written for Amazon Rekognition.
 _SINGLES = "single/*"
+#: Of page and Flower: the names of their secrets below that of the stack.
+SECRETS = ("web-token", "flower-password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class Place:
     def topic(self, name: str) -> str:
         """ARN of the stack's topic ``control`` or ``events``."""
         return f"arn:{self.partition}:sns:{self.settings.region}:{self.account}:{self.settings.stack}-{name}"
+
+    def secret(self, name: str) -> str:
+        """ARN of a secret of the stack; Secrets Manager adds six characters of its own to its name."""
+        manager = f"arn:{self.partition}:secretsmanager:{self.settings.region}:{self.account}"
+        return f"{manager}:secret:{self.settings.stack}/{name}-??????"
 
     def ec2(self, *kinds: str) -> tuple[str, ...]:
         """ARNs of all EC2 resources of some kinds in this region."""
@@ -217,6 +224,16 @@ def scaler(place: Place) -> list[Grant]:
     return grants
 
 
+def boot(place: Place) -> list[Grant]:
+    """The front instance at its start: takes the stack's address, and reads what opens page and Flower."""
+    names = place.settings
+    ours = {"StringEquals": {"aws:ResourceTag/irs:system": names.stack}}
+    return [
+        Grant("TakeAddress", ("ec2:AssociateAddress",), place.ec2("elastic-ip", "instance", "network-interface"), ours),
+        Grant("ReadSecrets", ("secretsmanager:GetSecretValue",), tuple(place.secret(name) for name in SECRETS)),
+    ]
+
+
 def _monitored(place: Place) -> list[Grant]:
     """Events and control: queues of one's own, subscribed to the topics, and both topics to speak on."""
     topics = (place.topic("control"), place.topic("events"))
@@ -249,8 +266,9 @@ ROLES: dict[str, Callable[[Place], list[Grant]]] = {
     "janitor": janitor,
     "flower": flower,
     "drops": drops,
+    "boot": boot,
 }
-FRONT = ("web", "scaler", "janitor", "flower", "drops")
+FRONT = ("web", "scaler", "janitor", "flower", "drops", "boot")
 
 
 def policy(role: str, place: Place) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from irs.settings import read_settings
 
 ACCOUNT = "000000000000"
 #: The emulator evaluates one resource of a launch, its AMI; what a launch makes and its tags it lets pass. Of an object
-#: that is not there it says 404 to everybody.
+#: that is not there it says 404 to everybody. Secrets Manager is no part of it.
 UNSEEN = {
+    ("ReadSecrets", "secretsmanager:GetSecretValue"),
     ("TellMissing", "s3:ListBucket"),
     ("LaunchOurs", "ec2:RunInstances"),
     ("TagAtLaunch", "ec2:CreateTags"),

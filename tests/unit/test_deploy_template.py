@@ -7,14 +7,15 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
-import yaml
+from formation import ACCOUNT, REGION, ROOT, STACK, TEMPLATE, filled, of_type, read_template
 from moto import mock_aws
 
 from irs.cloud import Cloud
@@ -22,39 +23,15 @@ from irs.provision import provision
 from irs.provision.rights import FRONT, ROLES, Place, policy
 from irs.settings import read_settings
 
-ROOT = Path(__file__).resolve().parents[2]
-STACK, REGION, ACCOUNT = "cat-pictures", "eu-central-1", "123456789012"
 #: IAM takes no more characters in all inline policies of one role together, blanks apart.
 MOST_INLINE_CHARACTERS = 10_240
-_KNOWN = {
-    "Stack": STACK,
-    "WorkerRole": "worker-role",
-    "AWS::Region": REGION,
-    "AWS::AccountId": ACCOUNT,
-    "AWS::Partition": "aws",
-    "InputDays": 7,
-    "OutputDays": 30,
-}
-
-
-def filled(told: Any) -> Any:
-    """Return a part of the template as CloudFormation fills it in."""
-    if isinstance(told, list):
-        return [filled(one) for one in told]
-    if not isinstance(told, dict):
-        return told
-    match told:
-        case {"Ref": name}:
-            return _KNOWN.get(name, name)
-        case {"Fn::Sub": text}:
-            return re.sub(r"\$\{([\w:]+)\}", lambda found: str(_KNOWN[found[1]]), text)
-    return {key: filled(value) for key, value in told.items()}
+#: CloudFormation takes no more of a template that is not in S3 first.
+MOST_TEMPLATE_BYTES = 51_200
 
 
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
-    found: dict[str, Any] = filled(yaml.safe_load((ROOT / "deploy/cloudformation.yaml").read_text()))
-    return found
+    return read_template()
 
 
 @pytest.fixture
@@ -78,20 +55,24 @@ def _keep_attributes(params: dict[str, Any], **_: Any) -> None:
     _SET.setdefault(params["QueueUrl"], {}).update(params["Attributes"])
 
 
-def of_type(template: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
-    return {name: one["Properties"] for name, one in template["Resources"].items() if one["Type"] == f"AWS::{kind}"}
-
-
-def test_the_template_is_what_the_code_makes() -> None:
+def _load_tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    # It is run as a program: what lies beside it is found there.
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     spec = importlib.util.spec_from_file_location("make_template", ROOT / "tools/make_template.py")
     assert spec is not None
     assert spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    return tool
 
-    stored = (ROOT / "deploy/cloudformation.yaml").read_text()
+
+def test_the_template_is_what_the_code_makes_and_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = _load_tool(monkeypatch)
+
+    stored = TEMPLATE.read_text()
 
     assert tool.to_yaml(tool.make_template()) == stored, "run `python tools/make_template.py`"
+    assert len(stored.encode()) <= MOST_TEMPLATE_BYTES
 
 
 def test_the_template_makes_the_buckets_that_provision_makes(template: dict[str, Any], provisioned: Cloud) -> None:
@@ -183,60 +164,99 @@ def test_no_role_may_do_all_of_a_service_or_touch_names_of_others() -> None:
     assert looks | left | {("janitor", "sqs:ListQueues")} == boundless
 
 
-def test_nothing_comes_in_to_a_worker_and_its_metadata_asks_for_a_token(template: dict[str, Any]) -> None:
-    worker = template["Resources"]["WorkerGroup"]["Properties"]
-    data = template["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
+def test_nothing_comes_in_to_a_worker_and_web_alone_to_the_front(template: dict[str, Any]) -> None:
+    groups = of_type(template, "EC2::SecurityGroup")
 
-    assert "SecurityGroupIngress" not in worker
+    assert "SecurityGroupIngress" not in groups["WorkerGroup"]
+    inwards = [(one["FromPort"], one["ToPort"], one["CidrIp"]) for one in groups["FrontGroup"]["SecurityGroupIngress"]]
+    assert [(443, 443, "Visitors"), (80, 80, "0.0.0.0/0")] == inwards
+    assert {80, 443} == {one["FromPort"] for group in groups.values() for one in group["SecurityGroupEgress"]}
+
+
+@pytest.mark.parametrize("name", ["WorkerTemplate", "FrontTemplate"])
+def test_metadata_asks_for_a_token_and_disks_are_encrypted(template: dict[str, Any], name: str) -> None:
+    data = template["Resources"][name]["Properties"]["LaunchTemplateData"]
+
     assert "required" == data["MetadataOptions"]["HttpTokens"]
-    assert all(disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"])
-    assert "terminate" == data["InstanceInitiatedShutdownBehavior"]
-    assert [443] == [one["FromPort"] for one in template["Resources"]["FrontGroup"]["Properties"]["SecurityGroupIngress"]]
+    assert [True] == [disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"]]
+    assert ("terminate" if name == "WorkerTemplate" else None) == data.get("InstanceInitiatedShutdownBehavior")
 
 
-# What moto does not make (bucket policies) it says and passes over.
-@pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
-def test_an_emulator_makes_what_it_knows_of_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    with mock_aws():
-        ec2 = boto3.client("ec2")
-        image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-        boto3.client("ssm").put_parameter(Name="worker-image", Value=image, Type="String")
-        network = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
-        given = {"Stack": STACK, "Network": network, "WorkerImage": "worker-image"}
-        formation = boto3.client("cloudformation")
+def test_each_parameter_stands_in_the_form_once_and_has_a_sentence(template: dict[str, Any]) -> None:
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
 
-        formation.create_stack(
-            StackName=STACK,
-            TemplateBody=(ROOT / "deploy/cloudformation.yaml").read_text(),
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
-            Capabilities=["CAPABILITY_IAM"],
-        )
-
-        (stack,) = formation.describe_stacks(StackName=STACK)["Stacks"]
-        assert "CREATE_COMPLETE" == stack["StackStatus"]
-        assert f"{STACK}-input" in {one["Name"] for one in boto3.client("s3").list_buckets()["Buckets"]}
-        versions = ec2.describe_launch_template_versions(LaunchTemplateName=f"{STACK}-worker")["LaunchTemplateVersions"]
-        assert "terminate" == versions[0]["LaunchTemplateData"]["InstanceInitiatedShutdownBehavior"]
+    assert list(template["Parameters"]) == [name for group in groups for name in group["Parameters"]]
+    assert not [name for name, told in template["Parameters"].items() if not told["Description"].endswith(".")]
+    # What is refused says what would be taken.
+    assert not [
+        name
+        for name, told in template["Parameters"].items()
+        if "AllowedPattern" in told and not told["ConstraintDescription"].startswith("must be ")
+    ]
 
 
-def test_what_a_worker_runs_at_its_start_is_a_script_that_bash_takes(template: dict[str, Any], tmp_path: Path) -> None:
-    data = template["Resources"]["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
-    script = "".join(str(one) for one in data["UserData"]["Fn::Base64"]["Fn::Join"][1])
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("Stack", "Cats"),
+        ("Stack", "a'; reboot; '"),
+        ("Wheel", "http://example.com/irs.whl"),
+        ("Wheel", "https://example.com/'$(reboot)'.whl"),
+        ("Model", "a b"),
+        ("Types", "c7i.large, c7a.large"),
+        ("Domain", "https://irs.example.com"),
+        ("Zone", "example.com"),
+        ("Visitors", "everybody"),
+    ],
+)
+def test_what_would_break_the_script_of_an_instance_is_refused(template: dict[str, Any], name: str, bad: str) -> None:
+    told = template["Parameters"][name]
 
-    assert script.startswith("#!/bin/bash\nexport IRS_STACK='cat-pictures'\n")
-    assert len(script.encode()) <= 16 * 1024
-    subprocess.run(["bash", "-n"], input=script.encode(), check=True, timeout=30)
+    assert not re.fullmatch(told["AllowedPattern"], bad)
+    assert "Default" not in told or re.fullmatch(told["AllowedPattern"], told["Default"])
 
 
-def test_the_unit_of_a_worker_is_one_that_systemd_takes(tmp_path: Path) -> None:
-    if (analyze := shutil.which("systemd-analyze")) is None:
-        pytest.skip("systemd-analyze is not on this machine.")
-    unit = tmp_path / "irs-worker.service"
-    text = (ROOT / "deploy/worker/irs-worker.service").read_text()
-    # The program of an instance is not on this machine.
-    unit.write_text(text.replace("/opt/irs/bin/irs", "/bin/true"))
+@pytest.mark.parametrize("name", ["Stack", "Network", "Subnets", "Visitors"])
+def test_what_nobody_else_can_know_must_be_given(template: dict[str, Any], name: str) -> None:
+    assert "Default" not in template["Parameters"][name]
 
-    done = subprocess.run([analyze, "verify", "--man=no", str(unit)], check=False, capture_output=True, text=True, timeout=60)
 
-    assert (0, []) == (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line])
+def test_cfn_lint_finds_nothing() -> None:
+    # As a program: its own plugins and warnings stay out of this process.
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("cfn-lint")), "--regions", "us-east-1,eu-central-1", "--", str(TEMPLATE)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+    assert (0, "") == (done.returncode, done.stdout)
+
+
+def test_checkov_finds_nothing_that_is_not_passed_over_with_a_reason() -> None:
+    if (checkov := shutil.which("checkov")) is None:
+        pytest.skip("checkov is not on this machine: pipx install checkov.")
+
+    done = subprocess.run(
+        [checkov, "--file", str(TEMPLATE), "--framework", "cloudformation", "--output", "json", "--quiet"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+    summary = json.loads(done.stdout)["summary"]
+    assert (0, 0) == (summary["failed"], summary["parsing_errors"])
+    assert summary["passed"] > 50
+
+
+def test_each_check_that_is_passed_over_says_why(template: dict[str, Any]) -> None:
+    skipped = [
+        one for made in template["Resources"].values() for one in made.get("Metadata", {}).get("checkov", {"skip": []})["skip"]
+    ]
+
+    assert {"CKV_AWS_18", "CKV_AWS_21", "CKV_AWS_26", "CKV_AWS_27", "CKV_AWS_88", "CKV_AWS_149", "CKV_AWS_260"} == {
+        one["id"] for one in skipped
+    }
+    assert min(len(one["comment"].split()) for one in skipped) >= 5
