@@ -84,7 +84,8 @@ class Guard:
         ):
             return None
         if scope["method"] in SAFE and "text/html" in headers.get("accept", "") and not path.startswith("/api/"):
-            return RedirectResponse(f"{scope.get('root_path', '')}/login?next={quote(path)}", 303)
+            asked = f"{path}?{query}" if (query := scope["query_string"].decode("ascii", "replace")) else path
+            return RedirectResponse(f"{scope.get('root_path', '')}/login?next={quote(asked)}", 303)
         raise Problem("unauthorized", "This service asks for a token: sign in at /login, or send it as a Bearer token.")
 
     def _check_host(self, headers: Headers) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 import time
+from datetime import UTC, datetime
 
 from ulid import ULID
 
@@ -30,7 +31,9 @@ def why_unknown(job: str, keep_days: int, *, now: float | None = None) -> Proble
     opened = ULID.from_str(job.upper()).timestamp
     age_days = ((time.time() if now is None else now) - opened) / DAY_S
     if age_days >= keep_days:
-        return Problem("job_expired", f"Job {job} has expired: records are kept for {keep_days} days.", keep_days=keep_days)
+        ended = datetime.fromtimestamp(opened + keep_days * DAY_S, UTC)
+        said = f"This job expired on {ended.day} {ended:%B %Y}: results are kept for {keep_days} days."
+        return Problem("job_expired", said, keep_days=keep_days)
     return Problem("job_not_found", f"There is no job {job}: check its address.")
 
 

@@ -124,8 +124,8 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/jobs/{id}/events",
         handler="get_events",
         summary="Follow a job live",
-        detail="Server-sent events: results (summaries), job (how far it is), done. An event's id says what was delivered; "
-        "with it in Last-Event-ID any process goes on from there. Results may come twice: the number tells.",
+        detail="Server-sent events: results (summaries), state (how far the job is), done. An event's id says what was "
+        "delivered; with it in Last-Event-ID any process goes on from there. Results may come twice: the number tells.",
         parameters=(
             Parameter(name="Last-Event-ID", place="header", meaning="the last id that was received"),
             Parameter(name="after", meaning="the same, for who cannot set a header"),

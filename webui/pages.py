@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -26,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 
 from irs.errors import IrsError
 from irs.settings import Settings
-from webui import reference, scripts
+from webui import assets, reference
 from webui.formats import FORMATS
 from webui.jobs import Jobs
 from webui.problems import CODES, Problem, problem_of
@@ -42,6 +43,7 @@ ACCEPT = "image/*,.heic,.heif,.avif,.tif,.tiff,.jp2,.j2k"
 #: CC0 pictures in scikit-image's wheel (extra [demo]): shown where it is installed.
 SAMPLES = {"chelsea.png": "A cat", "coffee.png": "A cup", "rocket.jpg": "A rocket"}
 _NBSP = "\N{NO-BREAK SPACE}"
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class _Static(StaticFiles):
@@ -54,15 +56,22 @@ class _Static(StaticFiles):
 
 
 async def _script(request: Request) -> Response:
-    text = scripts.script()
+    return _kept(request, assets.script(), "text/javascript")
+
+
+async def _style(request: Request) -> Response:
+    return _kept(request, assets.style(), "text/css")
+
+
+def _kept(request: Request, text: str, media_type: str) -> Response:
     headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(text, media_type="text/javascript", headers=headers)
+    return Response(text, media_type=media_type, headers=headers)
 
 
 def _static() -> Router:
-    return Router([Route("/page.js", _script), Mount("/", _Static(packages=[("webui", "static")]))])
+    return Router([Route("/page.js", _script), Route("/page.css", _style), Mount("/", _Static(packages=[("webui", "static")]))])
 
 
 def routes(jobs: Jobs, *, settings: Settings, service: Service, receive_form: ReceiveForm) -> list[BaseRoute]:
@@ -139,7 +148,6 @@ class _Pages:
             job=job,
             status=status,
             limits=limits,
-            formats=FORMATS,
             kinds=_listed(FORMATS),
             accept=ACCEPT,
             **shown,
@@ -257,6 +265,11 @@ def _day(unix_s: float) -> str:
     return f"{moment.day} {moment:%b %Y}"
 
 
+def _plain_name(name: str) -> str:
+    """Return a name that does nothing to the line it stands in: without control and direction characters."""
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", name)
+
+
 def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("webui"),
@@ -270,6 +283,7 @@ def _environment() -> Environment:
         size=_size,
         duration=_duration,
         day=_day,
+        plain_name=_plain_name,
         count=lambda number: f"{number:,}",
         megabytes=lambda number: f"{number:g}",
     )

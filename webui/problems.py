@@ -38,7 +38,7 @@ CODES: dict[str, Code] = {
     "too_many_tries": Code(429, "Too many tries to sign in", "Wait for the seconds that Retry-After says, then try again."),
     # of a job
     "job_not_found": Code(404, "There is no such job", "Check the address. Jobs are forgotten some days after they ran."),
-    "job_expired": Code(410, "The job has expired", "Hand the images in again: records are kept for a number of days."),
+    "job_expired": Code(410, "The job has expired", "Hand the images in again."),
     "job_closed": Code(409, "The job takes no more images", "Open another job for further images."),
     "job_unfilled": Code(409, "Images of the job are missing", "Send the numbers in `missing`, then close the job."),
     "image_taken": Code(409, "The number is another image's", "Give each image of a job a number of its own."),

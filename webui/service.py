@@ -19,6 +19,7 @@ from irs.monitoring.decisions import find_scaler
 from irs.monitoring.status import SILENT_S, count_queue
 from irs.records import Beat, ModelCard, ModelFacts, Phase, _Json, card_key
 from webui.formats import FORMATS
+from webui.view import Moment
 
 T = TypeVar("T")
 
@@ -55,13 +56,13 @@ class CardView(_Json):
     Attributes:
         kinds: how many labels it tells apart; it names nothing else.
         sure_above: the least confidence that is shown without doubt.
-        dated: Unix seconds of the file of its weights; None if unknown.
+        dated: when the file of its weights was made; None if unknown.
         why: why this model serves, as the end of a sentence; "" where a person named it.
     """
 
     kinds: int
     sure_above: float
-    dated: float | None
+    dated: Moment | None
     why: str
 
     @classmethod
@@ -86,7 +87,8 @@ class ServiceView(_Json):
         model: of the worker that spoke last; None while none has one.
         card: what is known of that model; None until a worker of it has said so.
         scaled: whether a scaler starts workers when images come.
-        typical_start_s: median of what the starts of the last workers took, until they took images; None if none is known.
+        typical_start_s: what a start takes until the worker takes images: from the launch on, as the scaler has measured
+            it, or without one the median of what the last workers took by themselves; None if nothing is known.
         flower_url: where Flower runs, None if it does not.
         formats: pictures that may be handed in.
     """
@@ -174,7 +176,11 @@ def read_service(cloud: Cloud, cards: Cards) -> ServiceView:
     alive = [beat for beat in beats if now - beat.at <= SILENT_S and beat.phase not in GONE]
     spoke = max((beat for beat in alive or beats if beat.model), key=lambda beat: beat.at, default=None)
     scaler = find_scaler(cloud)
+    is_scaled = scaler is not None and scaler.is_leading
     starts = [beat.ready_after_s for beat in beats if beat.ready_after_s is not None]
+    start_s = scaler.numbers.get("boot_s") if scaler and is_scaled else None
+    if start_s is None and starts:
+        start_s = median(starts)
 
     def count(*phases: Phase) -> int:
         return sum(beat.phase in phases for beat in alive)
@@ -185,10 +191,10 @@ def read_service(cloud: Cloud, cards: Cards) -> ServiceView:
         workers=WorkerCounts(
             ready=count("ready", "paused"), busy=count("busy", "retiring"), starting=count("starting", "warming")
         ),
-        scaled=scaler is not None and scaler.is_leading,
+        scaled=is_scaled,
         model=spoke.model if spoke else None,
         card=CardView.of(card) if card else None,
-        typical_start_s=round(median(starts), 1) if starts else None,
+        typical_start_s=None if start_s is None else round(start_s, 1),
         flower_url=settings.flower_url or None,
         limits=Limits(max_bytes=settings.max_bytes, max_images=settings.web_max_images),
     )

@@ -69,7 +69,7 @@ class SignIn:
 
 def own_path(path: str) -> str:
     """Return ``path`` if it leads to this site, else ``/``."""
-    return path if re.fullmatch(r"/(?![/\\])[\w./~%-]*", path, re.ASCII) else "/"
+    return path if re.fullmatch(r"/(?![/\\])[\w./~%?&=+-]*", path, re.ASCII) else "/"
 
 
 def _name(connection: HTTPConnection) -> str:

@@ -1,8 +1,8 @@
 """The live stream of one job: server-sent events whose id says what was delivered, at whatever process.
 
-``retry``, then ``results`` (up to 200 summaries, gathered for 100 ms), ``job`` (at connect, then when counts change, at
-most once a second) and at the end ``done``. A client that comes back with its last id is sent what is missing, and
-perhaps more: it sets tiles by number, so repeats are harmless.
+``retry``, then ``results`` (up to 200 summaries, gathered for 100 ms), ``state`` (the job, at connect, then when
+counts change, at most once a second) and at the end ``done``. A client that comes back with its last id is sent what is
+missing, and perhaps more: it sets tiles by number, so repeats are harmless.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from webui.watch import Watch
 
 log = logging.getLogger(__name__)
 
-RETRY_MS = 2000
+RETRY_MS = 1000
 PING_S = 15
 GATHER_S = 0.1
 JOB_EVERY_S = 1.0
@@ -84,15 +84,17 @@ async def events(live: Live, watch: Watch, delivered: Runs) -> AsyncIterator[Ser
             wait_s: float | None = None
             if watch.is_swept:
                 # Before the first sweep its counts would be too small.
+                if watch.has_ended:
+                    await watch.name_model()
                 view = watch.view()
                 if view.has_ended:
-                    yield _event("job", view.to_json(), delivered)
+                    yield _event("state", view.to_json(), delivered)
                     yield _event("done", view.to_json(), delivered)
                     return
                 wait_s = None if told and told.counts == view.counts else max(0.0, told_s + JOB_EVERY_S - time.monotonic())
                 if wait_s == 0.0:
                     told, told_s, wait_s = view, time.monotonic(), None
-                    yield _event("job", view.to_json(), delivered)
+                    yield _event("state", view.to_json(), delivered)
             with anyio.move_on_after(wait_s):
                 await changed.wait()
             # Results that come close together share an event; the first after a pause goes at once.

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainSerializer, WithJsonSchema
 
 from irs.records import ModelFacts, NewsItem, Options, Record, _Json
 
+
+def rfc3339(unix_s: float) -> str:
+    """Return a moment as the API says it: RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+#: Unix seconds that JSON shows as RFC 3339.
+Moment = Annotated[
+    float,
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
 Stage = Literal["open", "waiting_for_worker", "running", "finished", "cancelled"]
 
 
@@ -47,7 +62,7 @@ class Summary(_Json):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView(_Json):
-    """A job at one moment. Times are Unix seconds.
+    """A job at one moment.
 
     Attributes:
         stage: ``open`` while more images may come, then ``waiting_for_worker`` until the first result, ``running``,
@@ -71,13 +86,13 @@ class JobView(_Json):
     failed: int
     cancelled: int
     unsure: int
-    created: float
-    finished_at: float | None
+    created: Moment
+    finished_at: Moment | None
     options: Options
     model: ModelFacts | None
     rate: float | None
     eta_s: float | None
-    expires_at: float
+    expires_at: Moment
 
     @property
     def has_ended(self) -> bool:

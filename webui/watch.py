@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from irs import records
 from irs.cloud import Cloud
-from irs.errors import InternalError
+from irs.errors import IrsError
 from irs.records import JobOpen, Manifest, ModelFacts, NewsItem, Record
 from irs.results import RecordStore
 from webui.arrivals import Arrivals
@@ -241,8 +241,7 @@ class Watch:
             async with self._looking:
                 await self._mark()
             await self._read()
-            if self._model is None and self._counts["ok"]:
-                await self._find_model()
+            await self.name_model()
             self.is_swept = True
             self._swept_s = began_s
             self._tell()
@@ -293,11 +292,15 @@ class Watch:
         found = self._store.find_many([records.task_id(self.job, number) for number in numbers])
         return [(number, record) for number, record in zip(numbers, found, strict=True) if record is not None]
 
-    async def _find_model(self) -> None:
+    async def name_model(self) -> None:
+        """Find out which model answered: news do not say it. Asks once, when there is an answer."""
+        if self._model is not None or not self._counts["ok"]:
+            return
         number = next(number for number in self.order if self.seen[number].status == "ok")
         try:
             record = await self._run(self._store.find, records.task_id(self.job, number))
-        except InternalError:
+        except IrsError:
+            # Only a name: the next sweep asks again.
             return
         self._model = record.model if record else None
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
+import html
 import io
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +30,7 @@ from irs.errors import NotFound
 from irs.local import EmbeddedCloud
 from irs.monitoring.status import count_queue
 from irs.provision import provision
-from irs.records import Beat, Fault, ModelFacts, beat_key
+from irs.records import SCALER_STATE_KEY, Beat, Fault, ModelFacts, beat_key
 from irs.settings import read_settings
 from webui.openapi import OPERATIONS
 
@@ -330,8 +334,10 @@ def test_a_job_tells_its_counts_at_any_process(other: WebPage, answered: str) ->
         name: view[name] for name in ("count", "expected", "arrived", "done", "ok", "failed", "cancelled", "unsure")
     }
     assert ("finished", {"name": "tiny", "digest": "sha256:0"}) == (view["stage"], view["model"])
-    assert view["created"] < view["finished_at"] + 1
-    assert 30 * 86_400 == round(view["expires_at"] - view["created"])
+    created, ended, expires = (datetime.fromisoformat(view[name]) for name in ("created", "finished_at", "expires_at"))
+    # S3 tells whole seconds.
+    assert (UTC, True) == (created.tzinfo, created < ended + timedelta(seconds=1))
+    assert timedelta(days=30) == expires - created
 
 
 def test_a_job_that_has_not_changed_is_not_sent_again(page: WebPage, answered: str) -> None:
@@ -413,6 +419,40 @@ def test_a_users_file_is_never_served_as_a_document(page: WebPage, cloud_: Cloud
     assert "nosniff" == found.headers["x-content-type-options"]
 
 
+@pytest.mark.parametrize(
+    "name", ["a\r\nX-Evil: 1.jpg", '"; filename="evil.exe', "../../../etc/passwd", "x\u202egpj.exe", "/" * 9]
+)
+def test_a_hostile_name_leaves_its_line_its_folder_and_its_header_alone(page: WebPage, cloud_: Cloud, name: str) -> None:
+    job = page.open_job(expected=1)
+    assert 201 == page.put(job, 0, name=quote(name, safe="")).status
+
+    found = page.ask("GET", f"/api/jobs/{job}/images/0/original")
+    shown = page.ask("GET", f"/jobs/{job}", Accept="text/html").body.decode()
+
+    (key,) = keys(cloud_, job)
+    assert re.fullmatch(rf"jobs/{job}/000000/[A-Za-z0-9._-]+", key)
+    assert f"inline; filename*=UTF-8''{quote(name, safe='')}" == found.headers["content-disposition"]
+    assert "x-evil" not in found.headers
+    assert html.escape(re.sub("[\r\n\u202e]", "\ufffd", name)) in shown.replace("&#34;", "&quot;")
+    assert "\u202e" not in shown
+
+
+def test_a_thumbnail_that_is_no_picture_is_not_served(page: WebPage, cloud_: Cloud) -> None:
+    job = page.open_job(expected=1)
+    page.put(job, 0)
+    small = base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>").decode()
+    Answers(cloud_).store(record_of(job, 0, thumbnail=small))
+
+    assert (404, "not_found") == code(page.ask("GET", f"/api/jobs/{job}/images/0/thumbnail"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/samples/..%2f..%2f__init__.py"]
+)
+def test_no_address_leads_out_of_the_folders_of_the_page(page: WebPage, path: str) -> None:
+    assert 404 == page.ask("GET", path).status
+
+
 # Cancelling
 
 
@@ -462,7 +502,9 @@ def test_a_job_that_never_was_or_has_expired_is_told_apart(page: WebPage) -> Non
 
     assert (404, "job_not_found") == code(page.ask("GET", f"/api/jobs/{records.new_job_id()}"))
     assert (404, "job_not_found") == code(page.ask("GET", "/api/jobs/.."))
-    assert (410, "job_expired") == code(page.ask("GET", f"/api/jobs/{old}"))
+    expired = page.ask("GET", f"/api/jobs/{old}")
+    assert (410, "job_expired") == code(expired)
+    assert "This job expired on 9 October 2001: results are kept for 30 days." == expired.json["detail"]
     assert (404, "not_found") == code(page.ask("GET", "/api/nothing"))
     assert (405, "method_not_allowed") == code(page.ask("PATCH", "/api/jobs"))
 
@@ -505,6 +547,20 @@ def test_the_status_tells_workers_and_how_long_a_start_takes(other: WebPage, clo
     assert {"max_bytes": 200_000, "max_images": 2000} == said["limits"]
     assert {"visible", "in_flight", "delayed"} == set(said["queue"])
     assert "HEIC" in said["formats"]
+
+
+def test_a_start_takes_as_long_as_the_scaler_has_measured_from_the_launch_on(page: WebPage, cloud_: Cloud) -> None:
+    """A worker's own count begins when its process does: of a machine that boots it knows nothing."""
+    said = {"wall": time.time(), "kind": "idle-zero", "reason": "-", "policy": "balanced", "cap": 1, "numbers": {"boot_s": 42.04}}
+    money = {"day": "2026-01-01", "usd": 0, "instance_s": 0}
+    state = {"said": said, "lease": {"holder": "somebody", "epoch": 1}, "money": money}
+    cloud_.output.put(SCALER_STATE_KEY, json.dumps(state).encode(), content_type="application/json")
+    try:
+        # Kept for five seconds.
+        eventually(lambda: page.ask("GET", "/api/status").json["scaled"])
+        assert 42.0 == page.ask("GET", "/api/status").json["typical_start_s"]
+    finally:
+        cloud_.output.delete(SCALER_STATE_KEY)
 
 
 def test_probes_and_metrics_answer(page: WebPage) -> None:
@@ -559,3 +615,47 @@ def test_an_upload_that_stalls_is_told_so_and_gives_its_room_back(page: WebPage,
         assert b"408" in client.recv(4096).split(b"\r\n")[0]
 
     eventually(lambda: 0 == strict.metric("irs_web_held_bytes"))
+
+
+def test_beyond_a_thousand_connections_one_is_told_to_come_later(page: WebPage) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(1000):
+            held.enter_context(socket.create_connection((page.host, page.port), timeout=10))
+
+        assert 503 == page.ask("GET", "/healthz").status
+
+    eventually(lambda: 200 == page.ask("GET", "/healthz").status)
+
+
+# Who may, and under which path
+
+
+def test_behind_a_proxy_and_a_token_each_address_has_its_path_and_no_log_has_the_token(pages: WebPages) -> None:
+    token = "a-token-that-stands-in-no-log-at-all"
+    closed = pages.start(IRS_WEB_ROOT_PATH="/photos", IRS_WEB_TOKEN=token)
+    bearer = {"Authorization": f"Bearer {token}"}
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+
+    assert (401, "unauthorized") == (closed.ask("GET", "/metrics").status, closed.ask("GET", "/metrics").json["code"])
+    away = closed.ask("GET", "/jobs/x?show=failed", Accept="text/html")
+    assert (303, "/photos/login?next=/jobs/x%3Fshow%3Dfailed") == (away.status, away.headers["location"])
+    signed_in = closed.ask("POST", "/login", f"token={token}&next=/jobs/x%3Fshow%3Dfailed".encode(), **form)
+    assert (303, "/photos/jobs/x?show=failed") == (signed_in.status, signed_in.headers["location"])
+    cookie = signed_in.headers["set-cookie"].partition(";")[0]
+    tried = [closed.ask("POST", "/login", b"token=wrong", **form) for _ in range(5)]
+    assert [303] * 4 + [429] == [answer.status for answer in tried]
+    assert 1 <= int(tried[-1].headers["retry-after"]) <= 60
+
+    opened = closed.ask("POST", "/api/jobs", {"expected": 1}, **bearer)
+    job = opened.json["id"]
+    assert f"/photos/api/jobs/{job}" == opened.headers["location"]
+    assert 201 == closed.ask("PUT", f"/api/jobs/{job}/images/0", JPEG, **bearer).status
+    assert "/photos/errors/job_not_found" == closed.ask("GET", "/api/jobs/x", **bearer).json["type"]
+    for path in ("/", f"/jobs/{job}", "/model", "/api", "/login"):
+        shown = closed.ask("GET", path, Cookie=cookie, Accept="text/html")
+        led = re.findall(r'(?:href|src|action|data-src)="(/[^"]*)"', shown.body.decode())
+        assert (200, True) == (shown.status, len(led) > 5), path
+        assert [] == [one for one in led if not one.startswith("/photos/")], path
+    assert 200 == closed.ask("GET", "/static/page.css").status
+    assert token not in closed.said
+    assert token not in str([answer.headers.items() for answer in (away, signed_in, opened, *tried)])

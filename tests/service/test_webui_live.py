@@ -60,7 +60,7 @@ def test_a_stream_tells_results_the_job_and_the_end(pages: WebPages) -> None:
     told = [*first, *rest]
     assert {0, 1, 2} == set(numbers_of(told))
     assert {"number", "name", "status", "label", "confidence", "sure", "hedged", "error"} == set(first[0].data["results"][0])
-    assert ("job", "running", 1) == (first[1].kind, first[1].data["stage"], first[1].data["done"])
+    assert ("state", "running", 1) == (first[1].kind, first[1].data["stage"], first[1].data["done"])
     assert ("done", "finished", 3, "3") == (told[-1].kind, told[-1].data["stage"], told[-1].data["ok"], told[-1].id)
 
 
@@ -71,7 +71,7 @@ def test_news_reach_a_stream_without_a_sweep(pages: WebPages) -> None:
     took_s = []
 
     with page.events(job) as events:
-        assert "job" == next(events).kind
+        assert "state" == next(events).kind
         for number in range(3):
             began_s = time.monotonic()
             answers.answer(job, number)
@@ -88,7 +88,7 @@ def test_results_whose_news_are_lost_are_found_and_then_sought_every_second(page
     job = filled(page, 20)
 
     with page.events(job) as events:
-        assert "job" == next(events).kind
+        assert "state" == next(events).kind
         answers.answer(job, 0, is_told=False)
         assert [0] == numbers_of([next(events)])
         # One second of grace for its news, then every second is swept.
@@ -130,7 +130,7 @@ def test_a_cancelled_job_ends_its_streams_at_every_process(pages: WebPages) -> N
     job = filled(first, 3)
 
     with second.events(job) as events:
-        assert "job" == next(events).kind
+        assert "state" == next(events).kind
         first.ask("DELETE", f"/api/jobs/{job}")
         last = until_done(events)[-1]
 
@@ -142,7 +142,7 @@ def test_a_process_that_is_stopped_ends_its_streams_and_leaves_with_0(pages: Web
     job = filled(page, 1)
 
     with page.events(job) as events:
-        assert "job" == next(events).kind
+        assert "state" == next(events).kind
         began_s = time.monotonic()
         code = page.stop()
         took_s = time.monotonic() - began_s
@@ -157,7 +157,7 @@ def test_more_streams_than_allowed_are_told_to_come_later(pages: WebPages) -> No
     job = filled(page, 1)
 
     with page.events(job) as events:
-        assert "job" == next(events).kind
+        assert "state" == next(events).kind
         refused = page.ask("GET", f"/api/jobs/{job}/events")
 
     assert (503, "busy", "5") == (refused.status, refused.json["code"], refused.headers["retry-after"])
@@ -225,7 +225,7 @@ def test_what_was_acknowledged_before_a_kill_is_kept(pages: WebPages) -> None:
 def watched_requests(page: WebPage, proxy: FaultProxy, job: str, for_s: float) -> dict[str, int]:
     """Requests to the cloud while a stream is open for a while; GETs of objects and listings look alike to the proxy."""
     with page.events(job) as events:
-        assert "job" == next(events).kind
+        assert "state" == next(events).kind
         lists, before = page.metric("irs_web_sweeps_total"), dict(proxy.requests)
         ended = threading.Event()
         ended.wait(for_s)
@@ -306,7 +306,7 @@ def test_labels_reach_every_process_soon_after_their_record(pages: WebPages, pro
 
     def follow(page: WebPage) -> None:
         with page.events(job) as events:
-            assert "job" == next(events).kind
+            assert "state" == next(events).kind
             ready.wait(30)
             for event in events:
                 took_s.extend(time.monotonic() - stored[number] for number in numbers_of([event]))

@@ -1,4 +1,4 @@
-"""Forms and bodies, read as they come; streams, sent as they are taken."""
+"""Forms and bodies, read as they come; streams and downloads, sent as they are taken."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from sse_starlette.event import ServerSentEvent
 from starlette.requests import ClientDisconnect, Request
 
-from webui import bodies, stream
+from webui import bodies, originals, stream
+from webui.budget import ByteBudget
 from webui.forms import Part, parts
+from webui.jobs import Original
 from webui.metrics import Metrics
 from webui.problems import Problem
 from webui.runs import Runs
@@ -166,3 +168,26 @@ def test_a_client_that_takes_nothing_loses_its_stream_and_nothing_else(monkeypat
     assert ["http.response.start", "http.response.body", "http.response.body"] == sent
     assert b"irs_web_frozen_streams_total 1.0" in metrics.text()[0]
     assert b"irs_web_streams 0.0" in metrics.text()[0]
+
+
+def test_a_client_that_takes_no_more_of_a_download_gives_its_room_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(originals, "STALL_S", 0.05)
+    budget = ByteBudget(10_000_000, 1, Metrics().sent_bytes)
+    sent: list[str] = []
+
+    class Stored:
+        max_bytes = 1
+
+        async def load(self, _: str) -> bytes:
+            return b"\xff\xd8\xff" + bytes(1_000_000)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if len(sent) > 2:
+            await asyncio.Event().wait()
+
+    answer = originals.OriginalResponse(Stored(), Original("a.jpg", "a.jpg", 1_000_003), budget)  # type: ignore[arg-type]
+    asyncio.run(answer({"type": "http"}, None, send))  # type: ignore[arg-type]
+
+    assert ["http.response.start", "http.response.body", "http.response.body"] == sent
+    assert 0 == budget.held_bytes

@@ -19,6 +19,10 @@ from webui.server import check_reach
 from webui.sign_in import SignIn, is_signed_in, own_path
 
 TOKEN = "t" * 40
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; worker-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 class Answered:
@@ -28,7 +32,16 @@ class Answered:
         self.body = b"".join(message.get("body", b"") for message in messages[1:]).decode()
 
 
-def ask(settings: Settings, method: str = "GET", path: str = "/", body: bytes = b"", **headers: str) -> Answered:
+def ask(
+    settings: Settings,
+    method: str = "GET",
+    path: str = "/",
+    body: bytes = b"",
+    *,
+    scheme: str = "http",
+    query: str = "",
+    **headers: str,
+) -> Answered:
     """Send a request past the guard to an app that says ``passed``; ``a_b`` is the header ``a-b``."""
     sign_in = SignIn(settings)
 
@@ -50,8 +63,8 @@ def ask(settings: Settings, method: str = "GET", path: str = "/", body: bytes = 
         "method": method,
         "path": path,
         "root_path": "",
-        "query_string": b"",
-        "scheme": "http",
+        "query_string": query.encode(),
+        "scheme": scheme,
         "server": ("127.0.0.1", 8000),
         "client": ("127.0.0.1", 5),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
@@ -80,10 +93,8 @@ def closed_page() -> Settings:
 
 def test_every_answer_has_the_strict_policy_and_headers_and_an_id(open_page: Settings) -> None:
     for answer in (ask(open_page), ask(open_page, host="evil.example")):
-        policy = answer.headers["content-security-policy"]
-
-        assert "default-src 'none'; script-src 'self'" in policy
-        assert "unsafe" not in policy
+        assert POLICY == answer.headers["content-security-policy"]
+        assert answer.headers["permissions-policy"].startswith("camera=(self), ")
         assert "nosniff" == answer.headers["x-content-type-options"]
         assert "no-referrer" == answer.headers["referrer-policy"]
         assert "same-origin" == answer.headers["cross-origin-opener-policy"]
@@ -141,9 +152,10 @@ def test_without_the_token_nothing_is_shown(closed_page: Settings, path: str) ->
 
 
 def test_a_browser_without_the_token_is_led_to_sign_in(closed_page: Settings) -> None:
-    answer = ask(closed_page, path="/jobs/x", accept="text/html")
+    answer = ask(closed_page, path="/jobs/x", query="show=failed&find=a%20b", accept="text/html")
 
-    assert (303, "/login?next=/jobs/x") == (answer.status, answer.headers["location"])
+    assert (303, "/login?next=/jobs/x%3Fshow%3Dfailed%26find%3Da%2520b") == (answer.status, answer.headers["location"])
+    assert "/jobs/x?show=failed&find=a%20b" == own_path("/jobs/x?show=failed&find=a%20b")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -161,6 +173,17 @@ def test_the_token_is_exchanged_for_a_cookie_that_opens_the_page(closed_page: Se
     assert 200 == ask(closed_page, cookie=cookie).status
     assert 401 == ask(read_settings(web_token="u" * 40), cookie=cookie).status
     assert 401 == ask(closed_page, cookie=cookie[:-1] + ("0" if cookie[-1] != "0" else "1")).status
+
+
+def test_over_https_the_cookie_is_of_this_host_alone_and_never_sent_in_the_clear(closed_page: Settings) -> None:
+    answer = ask(closed_page, "POST", "/login", f"token={TOKEN}".encode(), scheme="https")
+
+    cookie, _, rest = answer.headers["set-cookie"].partition(";")
+    assert cookie.startswith("__Host-irs=")
+    assert {"Secure", "HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in rest.split(";")}
+    assert "Domain" not in rest
+    assert 200 == ask(closed_page, cookie=cookie, scheme="https").status
+    assert 401 == ask(closed_page, cookie=cookie).status
 
 
 def test_a_cookie_ends_after_thirty_days(closed_page: Settings) -> None:

@@ -60,7 +60,8 @@ addEventListener("drop", async (event) => {
   depth = 0;
   by("veil").hidden = true;
   document.body.dataset.view = "job";
-  await take(await fromDrop(event.dataTransfer, (found) => { by("headline").textContent = `Found ${counted(found, "image")}`; }));
+  let found = 0;
+  await take(await fromDrop(event.dataTransfer, (one) => { if (isPicture(one)) by("headline").textContent = `Found ${counted(++found, "image")}`; }));
   if (!state.items.length) document.body.dataset.view = "home";
 });
 
@@ -96,6 +97,9 @@ for (const radio of /** @type {NodeListOf<HTMLInputElement>} */ (document.queryS
 }
 for (const name of ["pointerover", "focusin"]) by("pick-files").closest("form").addEventListener(name, () => void import("./job.js"), { once: true });
 
+/** @param {Picked} picked */
+const isPicture = ({ file, path }) => !path.includes("/") || PICTURES.test(file.name) || file.type.startsWith("image/");
+
 /**
  * Pictures of a folder, and how many other files were left out. A file chosen by itself is always tried: its
  * type is told by content (`File.type` is empty for HEIC in most browsers).
@@ -103,14 +107,14 @@ for (const name of ["pointerover", "focusin"]) by("pick-files").closest("form").
  */
 function picturesOf(picked) {
   const visible = picked.filter(({ path }) => !path.split("/").some((part) => SYSTEM.test(part)));
-  const pictures = visible.filter(({ file, path }) => !path.includes("/") || PICTURES.test(file.name) || file.type.startsWith("image/"));
+  const pictures = visible.filter(isPicture);
   return { pictures: sorted(pictures), others: visible.length - pictures.length };
 }
 
 /**
  * All files of a drop, folders read to their end.
  * @param {DataTransfer} transfer read at once: it is empty after the event
- * @param {(found: number) => void} onFound
+ * @param {(one: Picked) => void} onFound
  * @returns {Promise<Picked[]>}
  */
 async function fromDrop(transfer, onFound) {
@@ -124,13 +128,14 @@ async function fromDrop(transfer, onFound) {
   return picked;
 }
 
-/** @param {FileSystemEntry} entry @param {Picked[]} picked @param {(found: number) => void} onFound */
+/** @param {FileSystemEntry} entry @param {Picked[]} picked @param {(one: Picked) => void} onFound */
 async function walk(entry, picked, onFound) {
   if (SYSTEM.test(entry.name)) return;
   if (entry.isFile) {
     const file = await new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
-    picked.push({ file, path: entry.fullPath.replace(/^\//, "") });
-    onFound(picked.length);
+    const one = { file, path: entry.fullPath.replace(/^\//, "") };
+    picked.push(one);
+    onFound(one);
     return;
   }
   const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();

@@ -4,7 +4,7 @@
 import { cells, meter, stop, thumbnail } from "./grid.js";
 import { state, tell } from "./state.js";
 import { shownItems } from "./tools.js";
-import { answer, count, duration, element, fault, icon, percent, root, size } from "./words.js";
+import { answer, copy, count, duration, element, fault, icon, percent, root, size } from "./words.js";
 
 /** @typedef {import("./state.js").Item} Item */
 
@@ -220,8 +220,7 @@ part("before").addEventListener("click", () => step(-1));
 part("after").addEventListener("click", () => step(1));
 part("copy").addEventListener("click", () => tell("copy", open));
 part("json").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(JSON.stringify(record, null, 2));
-  tell("said", "JSON copied");
+  if (await copy(JSON.stringify(record, null, 2))) tell("said", "JSON copied");
 });
 // Clicks beside a covering dialog close it.
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });

@@ -7,7 +7,7 @@ import { add, on, reset, stage, state, upsert } from "./state.js";
 import { follow } from "./stream.js";
 import * as tools from "./tools.js";
 import * as upload from "./upload.js";
-import { about, answer, banner, by, clearBanners, count, counted, day, headline, page, percent, root, say, size, waiting } from "./words.js";
+import { about, answer, banner, by, clearBanners, copy, count, counted, day, headline, page, percent, root, say, size, waiting } from "./words.js";
 
 /** Without a result for so long the page says why. */
 const PATIENCE_S = 3;
@@ -35,9 +35,7 @@ export async function take(pictures, others) {
   if (stage() !== "open") leave();
   let rest = pictures;
   if (state.id) rest = await missing(pictures);
-  const known = new Set(state.items.filter((item) => item.file).map((item) => identity(/** @type {File} */ (item.file))));
-  // A file's size and time cost a question to the system each: asked only where there is something to compare with.
-  const twice = known.size ? rest.filter(({ file }) => known.has(identity(file))) : [];
+  const twice = repeated(state.items.flatMap(({ file }) => file ?? []), rest);
   if (twice.length) {
     banner("twice", `${counted(twice.length, "file is", "files are")} already here.`, [{ text: "Skip", run() {} }, { text: "Add anyway", run: () => start(twice) }]);
     const again = new Set(twice);
@@ -55,6 +53,20 @@ async function start(picked) {
   }
   startedAt = Date.now();
   await upload.send(picked.slice(0, Math.max(0, room)));
+}
+
+/**
+ * Those of some files that are here already, or stand twice among them.
+ * @param {File[]} here @param {import("./upload.js").Picked[]} picked
+ */
+function repeated(here, picked) {
+  /** @type {Map<string, number>} */
+  const times = new Map();
+  for (const { name } of [...here, ...picked.map(({ file }) => file)]) times.set(name, (times.get(name) ?? 0) + 1);
+  // A file's size and time cost a question to the system each: asked only of those that share a name.
+  const isShared = (/** @type {File} */ { name }) => /** @type {number} */ (times.get(name)) > 1;
+  const known = new Set(here.filter(isShared).map(identity));
+  return picked.filter(({ file }) => isShared(file) && known.size === known.add(identity(file)).size);
 }
 
 /** @param {File} file */
@@ -81,7 +93,7 @@ function leave() {
   if (by("detail").open) by("detail").close();
   clearBanners();
   grid.clear();
-  reset(null);
+  reset();
 }
 
 /** @param {string} id */
@@ -130,12 +142,12 @@ function setJob(job) {
   by("cancel").hidden = ended;
   if (job.model) modelIs(job.model, null);
   // Results are on their way: somebody works.
-  if (job.rate) dotIs(true);
+  if (job.rate || (job.stage === "finished" && was && was !== job.stage)) dotIs(true);
   if (job.stage === "cancelled") {
     for (const item of state.items) if (["queued", "sending", "waiting"].includes(item.state)) item.state = "cancelled";
     grid.draw(state.items.filter((item) => item.state === "cancelled"));
   }
-  if (ended && was && was !== job.stage) say(job.failed ? `${headline(job)}` : `All ${counted(job.ok, "image")} recognised`, true);
+  if (ended && was && was !== job.stage) say(job.ok < job.done || job.stage === "cancelled" ? headline(job) : `All ${counted(job.ok, "image")} recognised`, true);
   failures(ended);
   line();
 }
@@ -159,7 +171,7 @@ async function tryAgain() {
     if (!got?.ok) return banner("again", AWAY, [], "failed");
     const { results, next } = await got.json();
     // What never was a message was refused at the door: nothing is stored of it.
-    images.push(...results.filter((/** @type {any} */ record) => record.receives > 0).map((/** @type {any} */ record) => ({ key: record.image.key })));
+    images.push(...results.filter((/** @type {any} */ record) => record.receives > 0).map((/** @type {any} */ { image }) => ({ key: image.key, name: image.name })));
     if (next == null) break;
     after = `&after=${next}`;
   }
@@ -189,11 +201,11 @@ function drawLine() {
   // Half of the way is to arrive, half to be recognised: the bar never goes back.
   bar.max = 2 * total;
   bar.value = job?.stage === "finished" ? 2 * total : arrived + (job?.done ?? 0);
-  const isEmpty = !state.id && state.items.every((item) => item.state === "refused");
+  const isEmpty = !state.id && state.items.every((item) => item.state === "refused" || item.state === "cancelled");
   const title = isEmpty ? "Nothing was sent" : job && (job.done || !sending) ? headline(job) : sent;
   by("headline").textContent = title;
   document.title = `${title} · irs`;
-  const waited_s = (Date.now() - (job && !way.total ? job.created * 1000 : startedAt)) / 1000;
+  const waited_s = (Date.now() - (job && !way.total ? Date.parse(job.created) : startedAt)) / 1000;
   const isWaiting = !!job && !job.done && arrived > 0 && waited_s > PATIENCE_S && job.stage !== "cancelled";
   by("subline").textContent = sending && job?.done ? sent : isWaiting ? waiting(state.status, waited_s) : "";
   banner("lost", sending ? way.interrupted : "");
@@ -234,7 +246,7 @@ function modelIs(model, status, card) {
     by("model-kinds").hidden = false;
     by("model-kinds").textContent = counted(card.kinds, "kind");
     by("model-sure").textContent = percent(card.sure_above);
-    by("model-dated").textContent = card.dated ? day(card.dated) : "–";
+    by("model-dated").textContent = card.dated ? day(Date.parse(card.dated) / 1000) : "–";
     by("model-why").hidden = !card.why;
     by("model-why").textContent = `Chosen: ${card.why}.`;
   }
@@ -281,8 +293,7 @@ on("open", async (item) => (await detail(true))?.show(item));
 on("copy", async (item) => {
   if (!item?.label) return;
   const { title } = answer(item);
-  await navigator.clipboard.writeText(title.replace(/\?$/, ""));
-  say(`Copied ${title}`, true);
+  if (await copy(title.replace(/\?$/, ""))) say(`Copied ${title}`, true);
 });
 on("keys", () => by("keys").showModal());
 
@@ -294,13 +305,12 @@ by("cancel").addEventListener("submit", async (/** @type {Event} */ event) => {
   if (answer?.ok) setJob(await answer.json());
   else banner("broken", "The job could not be cancelled. Try again soon.", [], "failed");
 });
-by("copy-link").addEventListener("click", async (/** @type {Event} */ event) => {
-  await navigator.clipboard.writeText(location.href);
-  const button = /** @type {HTMLElement} */ (event.target);
-  button.textContent = "Copied";
-  say("Link copied. Whoever has it can see the job.", true);
-  setTimeout(() => { button.textContent = "Copy link"; }, 2000);
+by("copy-link").addEventListener("click", async () => {
+  if (!await copy(location.href)) return;
+  banner("link", "Link copied. Whoever has it can see the job.");
+  setTimeout(() => banner("link", ""), 6000);
 });
+by("model").addEventListener("toggle", () => void askStatus());
 addEventListener("hashchange", openAddressed);
 setInterval(() => { if (state.id && state.job && !["finished", "cancelled"].includes(state.job.stage)) line(); }, 1000);
 

@@ -10,7 +10,7 @@ import { plainName } from "./words.js";
  *   confidence: number | null, sure: boolean, hedged: string | null, error: string | null, why: string | null }} Item
  */
 
-export const events = new EventTarget();
+const events = new EventTarget();
 
 export const state = {
   /** @type {string | null} */ id: document.body.dataset.job ?? null,
@@ -77,12 +77,11 @@ export function on(name, handler) {
   events.addEventListener(name, (event) => handler(/** @type {CustomEvent} */ (event).detail));
 }
 
-/** Leave all of the last job. @param {string | null} id */
-export function reset(id) {
-  Object.assign(state, { id, job: null, items: [] });
+/** Leave all of the last job. */
+export function reset() {
+  Object.assign(state, { id: null, job: null, items: [] });
   state.byNumber.clear();
-  document.body.dataset.view = id ? "job" : "home";
-  if (id) document.body.dataset.job = id;
+  document.body.dataset.view = "home";
   delete document.body.dataset.stage;
   delete document.body.dataset.bare;
 }

@@ -3,7 +3,7 @@
 
 import { root } from "./words.js";
 
-const RETRY_MS = 2000;
+const RETRY_MS = 1000;
 /** The server pings every 15 s. */
 const SILENCE_MS = 40_000;
 const HIDDEN_MS = 30_000;
@@ -105,7 +105,7 @@ export function follow(id, told) {
     if (!data) return;
     const body = JSON.parse(data);
     if (event === "results") told.results(body.results);
-    if (event === "job" || event === "done") told.job(body);
+    if (event === "state" || event === "done") told.job(body);
     if (event === "done") finish();
   }
 
@@ -140,7 +140,7 @@ export function follow(id, told) {
 }
 
 /** A record as the stream tells it. @param {any} record */
-export function summary(record) {
+function summary(record) {
   const [top] = record.labels ?? [];
   return {
     number: record.number, name: record.image?.name ?? record.name, status: record.status, label: top?.label ?? record.label ?? null,
@@ -153,7 +153,7 @@ export function summary(record) {
  * A reader of event streams: call it with text as it comes.
  * @param {(message: { event: string, data: string, id: string | null }) => void} heard
  */
-export function parser(heard) {
+function parser(heard) {
   let rest = "";
   let event = "";
   let id = /** @type {string | null} */ (null);

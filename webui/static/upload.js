@@ -66,6 +66,8 @@ let sentBytes = 0;
 let interrupted = "";
 /** @type {Set<() => void>} wakes all that wait for the connection */
 const waiting = new Set();
+/** @type {Set<XMLHttpRequest>} */
+const underWay = new Set();
 /** @type {any} */
 let wakeLock = null;
 
@@ -95,6 +97,7 @@ export function progress() {
  * @param {Picked[]} picked
  */
 export async function send(picked) {
+  if (!state.id) isStopped = false;
   const items = picked.map(({ file, path }) => add({ file, path, name: file.name }));
   tell("items", items);
   void keepAwake();
@@ -123,15 +126,17 @@ async function look(item) {
  */
 function refuse(item, error, why, isNumbered = false) {
   if (!isNumbered) takeNumber(item);
+  // On its way when its job was cancelled: that is no failure.
+  if (isStopped || error === "cancelled") Object.assign(item, { state: "cancelled" });
   // Its record may have been told before the answer to the upload.
-  Object.assign(item, { state: item.state === "failed" ? "failed" : "refused", error, why });
+  else Object.assign(item, { state: item.state === "failed" ? "failed" : "refused", error, why });
   tell("changed", [item]);
 }
 
 /** Open a job for so many images. @param {number} expected */
 async function open(expected) {
   const key = crypto.randomUUID?.() ?? String(Math.random());
-  for (let tries = 0; ; tries++) {
+  for (let tries = 0; !isStopped; tries++) {
     try {
       const answer = await fetch(`${root}/api/jobs`, {
         method: "POST",
@@ -139,25 +144,26 @@ async function open(expected) {
         body: JSON.stringify({ options: { thumbnail: 320 }, expected }),
       });
       const job = await answer.json();
+      if (isStopped) break;
       if (answer.ok) {
         state.id = job.id;
         opening = null;
         interrupted = "";
-        isStopped = false;
         tell("opened", job);
         return true;
       }
       if (answer.status < 500 && answer.status !== 429) {
         for (const item of state.items) if (item.state === "queued") refuse(item, job.code, job.detail);
         tell("broken", job.detail ?? "The job could not be opened.");
-        opening = null;
-        return false;
+        break;
       }
     } catch {
       // No answer: the same key opens the same job, however often it is asked.
     }
     await pause(tries);
   }
+  opening = null;
+  return false;
 }
 
 /** Start as many uploads as may run. */
@@ -193,6 +199,7 @@ async function put(item) {
       tell("changed", [item]);
       return;
     }
+    if (isStopped) return refuse(item, "cancelled", null, true);
     if (status === 401) {
       refuse(item, problem.code, problem.detail);
       tell("broken", "You are logged out: log in again, then add the same files.");
@@ -226,6 +233,8 @@ async function put(item) {
 function request(address, item) {
   return new Promise((resolve) => {
     const xhr = new XMLHttpRequest();
+    underWay.add(xhr);
+    xhr.onloadend = () => underWay.delete(xhr);
     let before = 0;
     xhr.open("PUT", address);
     xhr.responseType = "json";
@@ -317,6 +326,8 @@ export function stop() {
   const left = state.items.filter((item) => item.state === "queued");
   for (const item of left) item.state = "cancelled";
   tell("changed", left);
+  for (const xhr of underWay) xhr.abort();
+  wake();
 }
 
 /** @param {string} path @param {unknown} body @returns {Promise<Response | null>} null where no answer came */

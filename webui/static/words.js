@@ -2,15 +2,29 @@
 // What the page says: numbers, durations, and how sure an answer is. The server says the same (templates/words*.html).
 
 /** @typedef {{ max_bytes: number, max_images: number }} Limits */
-/** @typedef {{ faults: Record<string, string>, limits: Limits, formats: string[] }} PageData */
+/** @typedef {{ faults: Record<string, string>, limits: Limits }} PageData */
 /** @typedef {{ id: string, stage: string, count: number | null, expected: number | null, arrived: number, done: number, ok: number,
- *   failed: number, cancelled: number, unsure: number, created: number, finished_at: number | null, rate: number | null,
- *   eta_s: number | null, expires_at: number | null, model: { name: string, digest: string } | null }} Job */
+ *   failed: number, cancelled: number, unsure: number, created: string, finished_at: string | null, rate: number | null,
+ *   eta_s: number | null, expires_at: string, model: { name: string, digest: string } | null }} Job */
 
 /** @type {PageData} */
 export const page = JSON.parse(document.getElementById("page-data")?.textContent || "{}");
 export const root = document.documentElement.dataset.root || "";
 const NBSP = "\u00a0";
+
+/**
+ * Whether a text could be copied; where a browser forbids it (a page of plain HTTP) it is shown to be copied by hand.
+ * @param {string} text
+ */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    prompt("Copy this:", text);
+    return false;
+  }
+}
 
 /** An element that is always there. @param {string} id */
 export const by = (id) => /** @type {any} */ (document.getElementById(id));
@@ -72,10 +86,10 @@ export const fault = (code) => page.faults[code ?? ""] ?? "Not recognised.";
 
 /** How far the job is. @param {Job} job */
 export function headline(job) {
-  const total = job.count ?? job.expected;
+  const total = job.stage === "cancelled" ? Math.max(job.count ?? 0, job.expected ?? 0) : job.count ?? job.expected;
   const of = total ? ` of ${count(total)}` : "";
   if (job.stage === "finished") {
-    const took = job.finished_at ? ` in ${duration(job.finished_at - job.created)}` : "";
+    const took = job.finished_at ? ` in ${duration((Date.parse(job.finished_at) - Date.parse(job.created)) / 1000)}` : "";
     const rest = [
       job.unsure && `${count(job.unsure)} not sure`,
       job.failed && `${count(job.failed)} failed`,

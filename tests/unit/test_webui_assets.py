@@ -1,4 +1,4 @@
-"""The scripts of the page as one file: nothing is lost but comments."""
+"""The scripts and the style of the page as they are sent: nothing is lost but comments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import webui
-from webui.scripts import script
+from webui.assets import script, style
 
 STATIC = Path(webui.__file__).parent / "static"
 #: Those that are files of their own: set before the page is drawn, of another page, of a thread.
@@ -60,3 +60,14 @@ def test_it_is_whole() -> None:
     done = subprocess.run([node, "--input-type=module", "--check"], input=script(), capture_output=True, text=True, check=False)
 
     assert "" == done.stderr
+
+
+def test_the_style_holds_all_its_rules_and_no_comment() -> None:
+    """As a browser reads it: what stands between braces, whatever blanks are around."""
+
+    def words(text: str) -> list[str]:
+        return re.findall(r"[^\s{};,]+|[{};,]", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
+
+    assert words((STATIC / "page.css").read_text()) == words(style())
+    assert "/*" not in style()
+    assert len(style().encode()) < (STATIC / "page.css").stat().st_size

@@ -1,4 +1,4 @@
-"""The page's scripts as one file: its modules in order, without comments.
+"""The page's scripts and its style as they are sent: a file each, without comments.
 
 Ten modules would be ten requests one after another, and a third of their bytes is for readers. They are kept, typed and
 read as they stand in ``static``; each keeps a scope of its own here, and runs when it is first imported.
@@ -20,6 +20,8 @@ _LATE = re.compile(r'\bimport\("\./([\w.]+)\.js"\)')
 _EXPORT = re.compile(r"^export ((?:async )?function|const|class) (\w+)", re.MULTILINE)
 _COMMENT = re.compile(r"/\*\*[^*]*(?:\*(?!/)[^*]*)*\*/ ?|^[ \t]*//.*$", re.MULTILINE)
 _BLANK = re.compile(r"^[ \t]+|\n+(?=\n)", re.MULTILINE)
+_STYLE_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_STYLE_BLANK = re.compile(r"\s*([{};,])\s*")
 
 
 @cache
@@ -29,12 +31,22 @@ def script() -> str:
     return f'{_LOADER}{"".join(wrapped)}$take("{FIRST}");\n'
 
 
+@cache
+def style() -> str:
+    """Return the style of the page; reads it once a process. No string of ours holds what looks like a comment or a space."""
+    return _STYLE_BLANK.sub(r"\1", _STYLE_COMMENT.sub("", _text("page.css"))).strip()
+
+
+def _text(file: str) -> str:
+    return files("webui").joinpath("static", file).read_text("utf-8")
+
+
 def _modules() -> Iterator[tuple[str, str]]:
     """Yield names and texts: the first module, then what each imports, each once."""
     waiting, known = [FIRST], {FIRST}
     while waiting:
         name = waiting.pop(0)
-        text = _uncommented(files("webui").joinpath("static", f"{name}.js").read_text("utf-8"))
+        text = _uncommented(_text(f"{name}.js"))
         yield name, text
         for needed in [match[3] for match in _IMPORT.finditer(text)] + _LATE.findall(text):
             if needed not in known:
