@@ -60,7 +60,7 @@ Environment variables, read once when a process starts. A value that cannot be i
 """
     for title, names in _sections():
         rows = [_setting(name, Settings.model_fields[name]) for name in names]
-        text += f"\n## {title}\n\n{_table(('setting', 'default', 'may be', 'meaning'), rows)}"
+        text += f"\n## {title}\n\n{_table(('setting', 'meaning', 'default', 'may be'), rows)}"
     return text
 
 
@@ -83,7 +83,7 @@ def _setting(name: str, field: FieldInfo) -> tuple[str, ...]:
     also = f"; else {_code(others)}" if others else ""
     default = "" if field.default_factory else field.default
     shown = ",".join(default) if isinstance(default, tuple) else default
-    return f"`{own}`", "" if shown in ("", None) else f"`{shown}`", _may_be(field), f"{field.description}{also}"
+    return f"`{own}`", f"{field.description}{also}", "" if shown in ("", None) else f"`{shown}`", _may_be(field)
 
 
 def _may_be(field: FieldInfo) -> str:
@@ -222,8 +222,8 @@ What goes wrong is told as `application/problem+json` with one of the [codes](er
         said = f"{one['summary']}. {_plain(one['description'])}".strip()
         text += f"\n## {one['method']} {one['path']}\n\n{said}\n"
         if one["parameters"]:
-            rows = [(f"`{p['name']}`", p["in"], p["kind"], _plain(p["description"])) for p in one["parameters"]]
-            text += f"\n{_table(('parameter', 'in', 'kind', 'meaning'), rows)}"
+            rows = [(f"`{p['name']}`", _plain(p["description"]), p["in"], p["kind"]) for p in one["parameters"]]
+            text += f"\n{_table(('parameter', 'meaning', 'in', 'kind'), rows)}"
         if one["body"]:
             bodies = [f"`{body['type']}` ({body['kind']})" for body in one["body"]]
             text += f"\nBody: {', '.join(bodies)}.\n"
@@ -249,7 +249,7 @@ No label holds a job, a task or an image. Counters end in `_total`, histograms h
     counted = {"Every process": set.intersection(*counted.values())} | counted
     for title, rows in counted.items():
         own = rows if title == "Every process" else rows - counted["Every process"]
-        text += f"\n## {title}\n\n{_table(('metric', 'kind', 'labels', 'meaning'), sorted(own))}"
+        text += f"\n## {title}\n\n{_table(('metric', 'meaning', 'kind', 'labels'), sorted(own))}"
     return text
 
 
@@ -291,7 +291,7 @@ def _metrics(registry: CollectorRegistry) -> Iterator[tuple[str, ...]]:
         for metric in collector.collect():
             labels = getattr(collector, "_labelnames", None) or getattr(metric, "_labelnames", ())
             name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-            yield f"`{name}`", metric.type, _code(labels), _plain(metric.documentation)
+            yield f"`{name}`", _plain(metric.documentation), metric.type, _code(labels)
 
 
 def errors_page() -> str:
