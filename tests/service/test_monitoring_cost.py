@@ -1,4 +1,7 @@
-"""What monitoring costs in requests, counted at the cloud's door: off nothing, on next to nothing."""
+"""What monitoring costs in requests, counted at the cloud's door: off nothing, on next to nothing.
+
+``pytest -m "" -n0 -s`` shows the counts that docs/monitoring.md tells.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from waiting import eventually
 
 from irs.local import EmbeddedCloud
 
+IMAGES = 1000
 #: What tasks themselves need.
 TASKS = {"GetQueueUrl", "ReceiveMessage", "DeleteMessageBatch", "SendMessage", "ChangeMessageVisibilityBatch"}
 
@@ -22,6 +27,15 @@ TASKS = {"GetQueueUrl", "ReceiveMessage", "DeleteMessageBatch", "SendMessage", "
 def extra(counts: Counter[str]) -> Counter[str]:
     """The requests that would not be there without monitoring."""
     return Counter({told: n for told, n in counts.items() if told.split()[0] not in TASKS or not told.endswith(" requests")})
+
+
+def told(state: str, counts: Counter[str], began: float) -> None:
+    """Tell what an image costs, without and with monitoring."""
+    of_it, took_s = extra(counts), time.monotonic() - began
+    shares = (
+        f"{(counts.total() - of_it.total()) / IMAGES:.3f} an image for the tasks, {of_it.total() / IMAGES:.4f} for monitoring"
+    )
+    sys.stdout.write(f"{state}: {shares}; in {took_s:.1f} s: {dict(sorted(of_it.items()))}\n")
 
 
 def answered(crew: Crew, count: int) -> None:
@@ -55,8 +69,10 @@ def test_remote_control_that_is_off_says_how_to_turn_it_on(stack_environment: di
 @pytest.mark.timeout(300)
 def test_off_costs_no_request_at_all(embedded: EmbeddedCloud, tmp_path: Path) -> None:
     with crew_on_a_stack(embedded, tmp_path, IRS_MONITORING="0") as crew:
-        answered(crew, 100)
+        began = time.monotonic()
+        answered(crew, IMAGES)
 
+        told("off", crew.proxy.counts, began)
         assert Counter() == extra(crew.proxy.counts)
         assert [] == own_queues(crew.cloud)
 
@@ -69,9 +85,11 @@ def test_on_costs_two_requests_a_worker_and_nothing_an_image_while_nobody_watche
     with crew_on_a_stack(embedded, tmp_path) as crew:
         begun = extra(crew.proxy.counts)
         crew.proxy.counts.clear()
+        began_s = time.monotonic()
 
-        answered(crew, 300)
+        answered(crew, IMAGES)
 
+        told("on, nobody watches", crew.proxy.counts, began_s)
         assert (2, 2) == (begun["CreateQueue pidbox"], begun["Subscribe control"])
         assert {"CreateQueue pidbox", "Subscribe control", "ReceiveMessage pidbox", "Publish events"} == set(begun)
         # Heartbeats of half a minute, long polls of 20 s: of time, not of images.
@@ -85,14 +103,16 @@ def test_watched_costs_a_publish_a_worker_and_two_seconds(embedded: EmbeddedClou
         crew.do("watch()")
         eventually(lambda: crew.do("seen('worker-heartbeat')"), within_s=40)
         crew.proxy.counts.clear()
+        began = time.monotonic()
 
-        answered(crew, 300)
-        eventually(lambda: len(crew.do("seen('task-succeeded')")) == 300, within_s=40)
+        answered(crew, IMAGES)
+        eventually(lambda: len(crew.do("seen('task-succeeded')")) == IMAGES, within_s=40)
 
+        told("watched", crew.proxy.counts, began)
         costs = extra(crew.proxy.counts)
         # Publishes, and their receives and deletes at the one watcher; stock Celery makes 0.35 to 0.66 publishes a task.
-        assert costs["Publish events"] / 300 < 0.1
-        assert costs.total() / 300 < 0.3
+        assert costs["Publish events"] / IMAGES < 0.1
+        assert costs.total() / IMAGES < 0.3
 
 
 @pytest.mark.slow
