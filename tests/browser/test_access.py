@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import WIDTHS, Browsing, Visit
+from browsing import CUT, WIDTHS, Browsing, Visit
 from playwright.sync_api import Browser, Response
 from serving import Site, compressed_bytes
 from webpages import Answers
@@ -174,6 +174,26 @@ def test_counts_are_told_to_screen_readers_and_the_end_is_spoken(site: Site, bro
 
     visit.until(lambda: visit.text("#say") == "All 1 image recognised")
     assert "status" == visit.page.get_attribute("#say", "role")
+
+
+def test_with_a_token_the_page_is_used_after_signing_in_and_leads_to_where_one_wanted(
+    idle: Site, browsing: Browsing, tmp_path: Path
+):
+    (tmp_path / "one.jpg").write_bytes(picture(1))
+    with idle.beside(IRS_WEB_TOKEN="t" * 40) as closed:
+        visit = browsing.open(f"{closed.url}/?sort=name")
+        # These answers hold no picture; and the page is left while it listens.
+        visit.expect(*CUT, "404")
+        visit.page.fill("#token", "t" * 40)
+        visit.page.click("text=Log in >> nth=-1")
+        visit.until(lambda: visit.page.url == f"{closed.url}/?sort=name")
+
+        visit.choose([tmp_path / "one.jpg"])
+        visit.until(lambda: visit.job_id)
+        Answers(idle.workers.cloud).answer(visit.job_id, 0)
+
+        visit.until_finished()
+        assert not visit.page.evaluate("document.cookie")
 
 
 def test_the_first_tab_leads_to_the_pictures(site: Site, browsing: Browsing):

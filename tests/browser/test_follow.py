@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,6 +195,72 @@ def test_a_cancelled_job_says_what_was_recognised(idle: Site, browsing: Browsing
 
     visit.until(lambda: visit.headline == "Cancelled. 0 of 3 recognised.")
     visit.until(lambda: len(visit.tiles("cancelled")) == 3)
+
+
+def test_cancelling_amid_an_upload_breaks_off_what_is_on_its_way_and_calls_it_no_failure(
+    idle: Site, browsing: Browsing, photos: Photos
+):
+    visit = browsing.open(idle.url)
+    # The uploads that are broken off.
+    visit.expect(*CUT)
+    held = visit.hold(r"/images/[2-9]\?")
+    visit.choose(photos(8))
+    visit.until(lambda: len(held) == 3 and len(visit.tiles("waiting")) >= 2)
+
+    visit.page.click("#cancel button")
+
+    visit.until(lambda: visit.headline == "Cancelled. 0 of 8 recognised.")
+    visit.until(lambda: len(visit.tiles("cancelled")) == 8)
+    visit.until(lambda: visit.text("#say") == "Cancelled. 0 of 8 recognised.")
+    assert "" == visit.banners
+    assert {"CancelledCancelled before it was recognised."} == {tile["text"].removesuffix(tile["name"]) for tile in visit.tiles()}
+    visit.page.reload()
+    visit.until(lambda: visit.headline == "Cancelled. 0 of 8 recognised.")
+
+
+def test_a_job_that_is_cancelled_before_it_is_open_is_never_opened(visit: Visit, photos: Photos):
+    visit.expect(*CUT)
+    held = visit.hold(r"/api/jobs$")
+    visit.choose(photos(2))
+    visit.until(lambda: held)
+
+    visit.page.click("#cancel button")
+    held[0].continue_()
+
+    visit.until(lambda: len(visit.tiles("cancelled")) == 2)
+    visit.until(lambda: visit.headline == "Nothing was sent")
+    assert "" == visit.job_id
+
+
+def test_without_its_stream_the_page_says_so_and_asks_every_five_seconds(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url)
+    # These answers hold no picture.
+    visit.expect(*CUT, "404")
+    visit.page.route(re.compile(r"/events$"), lambda route: route.abort())
+    visit.choose(photos(2))
+    visit.until(lambda: visit.stage == "waiting_for_worker")
+
+    Answers(idle.workers.cloud).answer(visit.job_id, 0)
+    visit.until(lambda: "Live updates are interrupted; checking every 5 seconds." in visit.banners)
+    visit.until(lambda: len(visit.tiles("ok")) == 1)
+    visit.page.unroute_all()
+    Answers(idle.workers.cloud).answer(visit.job_id, 1)
+
+    visit.until_finished()
+    assert "" == visit.banners
+
+
+def test_the_model_is_named_when_a_job_ends_by_its_news_alone(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url)
+    visit.expect("404")
+    assert "No worker yet" == visit.text("#model-name")
+    visit.choose(photos(1))
+    visit.until(lambda: visit.stage == "waiting_for_worker")
+
+    Answers(idle.workers.cloud).answer(visit.job_id, 0)
+
+    visit.until_finished()
+    visit.until(lambda: visit.text("#model-name") == "tiny")
 
 
 def test_recent_jobs_are_remembered_by_this_browser_and_forgotten_on_request(visit: Visit, site: Site, photos: Photos):

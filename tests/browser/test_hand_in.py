@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -52,11 +53,19 @@ def test_a_dropped_folder_is_read_to_its_end_beyond_the_hundred_entries_of_one_r
     photos(2, "many/inner", first=500)
     for number in range(130):
         (folder / f"{number}.txt").write_text("no picture")
+    visit.page.evaluate(
+        """() => {
+          window.said = new Set();
+          const headline = document.getElementById("headline");
+          new MutationObserver(() => window.said.add(headline.textContent)).observe(headline, { childList: true });
+        }"""
+    )
 
     visit.drop(folder)
 
     visit.until(lambda: len(visit.tiles()) == 6)
     assert "130 other files skipped." in visit.banners
+    assert "Found 6 images" == [one for one in visit.page.evaluate("[...window.said]") if one.startswith("Found")][-1]
     visit.until_finished()
     assert 6 == len(visit.tiles("ok"))
 
@@ -187,7 +196,8 @@ def test_neither_names_nor_labels_of_users_reach_the_logs(site: Site, browsing: 
 
 
 def test_a_damaged_image_fails_alone_and_is_tried_again_as_a_job_of_its_own(visit: Visit, photos: Photos, tmp_path: Path):
-    damaged = tmp_path / "damaged.jpg"
+    # Its key holds another name.
+    damaged = tmp_path / "Schäden 1.jpg"
     damaged.write_bytes(picture(9)[:700])
     visit.choose([*photos(2), damaged])
     visit.until_finished()
@@ -198,7 +208,7 @@ def test_a_damaged_image_fails_alone_and_is_tried_again_as_a_job_of_its_own(visi
 
     visit.until(lambda: visit.job_id not in ("", first))
     visit.until_finished()
-    visit.until(lambda: ["damaged.jpg"] == [tile["name"] for tile in visit.tiles("failed")])
+    visit.until(lambda: ["Schäden 1.jpg"] == [tile["name"] for tile in visit.tiles("failed")])
 
 
 def test_images_added_while_the_job_is_open_join_it_and_known_files_are_asked_about(visit: Visit, photos: Photos):
@@ -215,6 +225,38 @@ def test_images_added_while_the_job_is_open_join_it_and_known_files_are_asked_ab
     visit.until_finished()
     assert first == visit.job_id
     assert 6 == len(visit.tiles("ok"))
+
+
+def test_a_file_that_stands_twice_in_one_folder_is_asked_about(visit: Visit, photos: Photos):
+    first = photos(3, "album/one")[0]
+    other = first.parent.parent / "two"
+    other.mkdir()
+    shutil.copy2(first, other)
+
+    visit.choose_folder(first.parent.parent)
+
+    visit.until(lambda: "1 file is already here" in visit.banners)
+    visit.until_finished()
+    assert 3 == len(visit.tiles("ok"))
+
+
+def test_leaving_is_warned_of_while_images_are_on_their_way_and_only_then(visit: Visit, photos: Photos):
+    warnings: list[str] = []
+    visit.page.on("dialog", lambda dialog: (warnings.append(dialog.type), dialog.dismiss()))
+    held = visit.hold(r"/images/1\?")
+    visit.choose(photos(2))
+    visit.until(lambda: held)
+    # Chromium asks only whoever has touched the page.
+    visit.page.click("h1")
+
+    visit.page.evaluate("setTimeout(() => location.reload())")
+    visit.until(lambda: warnings == ["beforeunload"])
+    held[0].continue_()
+    visit.until_finished()
+
+    visit.page.reload()
+    visit.until(lambda: len(visit.tiles("ok")) == 2)
+    assert ["beforeunload"] == warnings
 
 
 def test_images_added_to_a_finished_job_begin_another(visit: Visit, photos: Photos):

@@ -145,6 +145,19 @@ def test_c_copies_the_label_and_the_button_the_address(job: str, browsing: Brows
 
     visit.page.click("#copy-link")
     visit.until(lambda: visit.page.evaluate("navigator.clipboard.readText()") == visit.page.url)
+    visit.until(lambda: "Link copied. Whoever has it can see the job." in visit.banners)
+
+
+def test_where_the_browser_forbids_copying_the_text_is_shown(finished: Visit):
+    """As on a page of plain HTTP that is not of this machine."""
+    shown: list[str] = []
+    finished.page.on("dialog", lambda dialog: (shown.append(dialog.default_value), dialog.dismiss()))
+    finished.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('forbidden')); }")
+
+    finished.page.click("#copy-link")
+
+    finished.until(lambda: shown == [finished.page.url])
+    assert "Link copied" not in finished.banners
 
 
 def test_the_theme_is_kept_and_set_before_the_page_is_drawn(finished: Visit):
