@@ -228,4 +228,5 @@ def _payload(body: dict[str, Any]) -> str | bytes:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    # As a record can hold it, which names of files and ids that callers choose need not be.
+    return value.encode(errors="replace").decode() if isinstance(value, str) else None

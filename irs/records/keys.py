@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from urllib.parse import unquote
@@ -13,6 +14,10 @@ MAX_NAME_CHARACTERS = 100
 TOMBSTONES = "cancelled/"
 #: Lease and memory of the scaler in the output bucket: written anew every few seconds while one leads.
 SCALER_STATE_KEY = "scaler/state.json"
+
+#: S3 takes keys of 1024 bytes, prefix and ending included.
+_MOST_ENCODED = 900
+_KEPT_OF_LONG = 200
 
 _TOMBSTONE = re.compile(r"cancelled/([0-9a-hjkmnp-tv-z]{26})\.(.+)")
 
@@ -27,7 +32,8 @@ def task_id(job: str, number: int) -> str:
     return f"{job}.{number:06d}"
 
 
-_TASK_ID = re.compile(r"([0-9a-hjkmnp-tv-z]{26})\.(\d{6,})")
+# One form for one number, and no more digits than a number is read from.
+_TASK_ID = re.compile(r"([0-9a-hjkmnp-tv-z]{26})\.([0-9]{6}|[1-9][0-9]{6,9})")
 
 
 def split_task_id(value: str) -> tuple[str, int] | None:
@@ -37,17 +43,20 @@ def split_task_id(value: str) -> tuple[str, int] | None:
 
 
 def record_key(task_id: str) -> str:
-    """Return the key of the task's record in the output bucket.
-
-    Task ids of plain calls are chosen by callers: what is unsafe in a key is percent-encoded.
-    """
+    """Return the key of the task's record in the output bucket."""
     if split := split_task_id(task_id):
         return f"jobs/{split[0]}/{split[1]:06d}.json"
-    return f"tasks/{_encoded(task_id)}.json"
+    return f"tasks/{safe_id(task_id)}.json"
 
 
-def _encoded(task_id: str) -> str:
-    safe = re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), task_id)
+def safe_id(id: str) -> str:
+    """Return an id fit for a key: ids of plain calls are chosen by callers.
+
+    What is unsafe in a key is percent-encoded, what is too long for one is cut and ends in its SHA-256.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode(errors="replace")), id)
+    if len(safe) > _MOST_ENCODED:
+        return f"{safe[:_KEPT_OF_LONG]}~{hashlib.sha256(safe.encode()).hexdigest()}"
     return safe if safe.strip(".") else "%2E" * len(safe)
 
 
@@ -73,7 +82,7 @@ def job_cancelled_key(job: str) -> str:
 
 def tombstone_key(ulid: str, id: str) -> str:
     """Return the key by which workers learn that a job, or a task, is cancelled; ``ulid`` says when."""
-    return f"{TOMBSTONES}{ulid}.{_encoded(id)}"
+    return f"{TOMBSTONES}{ulid}.{safe_id(id)}"
 
 
 def read_tombstone_key(key: str) -> tuple[str, str] | None:

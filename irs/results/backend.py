@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import quote
 
 from celery import states
 from celery.backends.base import KeyValueStoreBackend
@@ -20,7 +19,7 @@ from kombu.utils.encoding import bytes_to_str
 
 from irs.cloud import Bucket, get_cloud
 from irs.errors import NotFound, PassingError, RecognitionFailed
-from irs.records import Record
+from irs.records import Record, safe_id
 from irs.results.backoff import Backoff
 from irs.results.store import JSON, READERS, RecordStore, ask_all
 
@@ -78,7 +77,7 @@ class Backend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def _get_key_for(self, prefix: Any, id: Any, key: Any = "") -> Any:
         # Ids are chosen by callers: none may leave its folder.
-        return self.key_t(f"{bytes_to_str(prefix)}{quote(str(id), safe='')}{bytes_to_str(key)}.json")
+        return self.key_t(f"{bytes_to_str(prefix)}{safe_id(str(id))}{bytes_to_str(key)}.json")
 
     # What differs for an image task.
 

@@ -313,7 +313,7 @@ class Engine:
     def _common(self, work: Work, draft: _Draft) -> dict[str, Any]:
         job, number = records.split_task_id(work.task_id) or (None, None)
         return {
-            "task_id": work.task_id,
+            "task_id": _readable(work.task_id),
             "job": job,
             "number": number,
             "image": ImageFacts(**draft.image),

@@ -150,6 +150,15 @@ def test_redrive_broken_off_shows_the_rest_again_at_once(cloud: Cloud) -> None:
     assert ((4, 0), (1, 0)) == (depth(cloud, dead=True), depth(cloud, dead=False))
 
 
+def test_a_letter_of_an_odd_id_hides_no_other(cloud: Cloud) -> None:
+    headers = {"id": "\ud800", "task": "irs.recognize"}
+    die(cloud, json.dumps({"headers": headers, "properties": {}, "body": json.dumps([["\ud800"], {}, {}])}))
+    die_as_sent(cloud, 1)
+
+    assert {"?", f"{JOB}.000001"} == {letter.task_id for letter in list_dead_letters(cloud)}
+    assert {"?", f"{JOB}.000001"} == {letter.task_id for letter in record_poisoned(cloud)}
+
+
 def test_redrive_answered_by_a_page_keeps_the_letter(cloud: Cloud) -> None:
     die_as_sent(cloud, 1)
     with FaultProxy(cloud.settings.endpoint_url) as proxy:

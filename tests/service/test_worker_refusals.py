@@ -91,6 +91,19 @@ def test_whatever_a_caller_names_gets_a_record_that_can_be_read(workers: Workers
     assert sorted(ids) == sorted(news_of(workers.cloud, ids))
 
 
+def test_an_image_is_answered_whatever_id_its_caller_chose(workers: Workers) -> None:
+    workers.cloud.input.put("good", picture(1), content_type="image/jpeg")
+    program = (
+        "import json, sys; from irs.tasks import recognize\n"
+        "sent = [recognize.apply_async(['good'], task_id=id) for id in json.loads(sys.argv[1])]\n"
+        "print(json.dumps([one.get(timeout=30)['status'] for one in sent]))"
+    )
+    odd_ids = [f"\ud800 {records.new_job_id()}", f"{records.new_job_id()}.{'9' * 5000}", "ü" * 2000]
+
+    assert ["ok"] * len(odd_ids) == workers.ran(program, json.dumps(odd_ids))
+    eventually(workers.is_empty)
+
+
 def test_a_damaged_picture_spoils_none_of_its_batch(workers: Workers) -> None:
     whole = [picture(seed) for seed in range(20, 27)]
 
