@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import re
 import socket
@@ -34,11 +35,13 @@ from tornado.template import Loader
 from tornado.web import url
 
 from irs.cloud import Cloud, get_cloud
-from irs.errors import MissingResource, SetupError
+from irs.errors import MissingResource, QueueUnavailable, SetupError
 from irs.monitoring.events import Receiver
 from irs.monitoring.metrics import AwsCalls
 from irs.monitoring.status import QueueCounts, count_queue, see_workers
 from irs.settings import Settings
+
+log = logging.getLogger(__name__)
 
 USER = "irs"
 #: A page that is loaded again and again asks SQS no more often.
@@ -80,14 +83,15 @@ def read_queues(cloud: Cloud, names: list[str]) -> list[dict[str, Any]]:
     """Return the counts of the stack's queues and of those named. Blocks; raises as :func:`count_queue`."""
     settings = cloud.settings
     requests, dead = settings.requests_queue, settings.requests_dead_queue
-    others = [name for name in names if name not in (requests, dead, settings.responses_queue)]
     counts: dict[str, QueueCounts] = {}
-    for name in (requests, dead, settings.responses_queue, *others):
+    for name in dict.fromkeys((requests, dead, settings.responses_queue, settings.drops_queue, *names)):
         try:
             counts[name] = count_queue(cloud, name)
-        except MissingResource:
+        except (MissingResource, QueueUnavailable) as error:
+            # One that is not there, or that Flower may not see, must not hide the others.
             if name == requests:
                 raise
+            log.warning("uncounted", extra={"queue": name, "reason": str(error)})
     waited_s = [seen.beat.queued_s for seen in see_workers(cloud) if seen.age_s < WAIT_TOLD_S and seen.beat.queued_s is not None]
     return [
         {

@@ -121,7 +121,7 @@ def test_the_broker_page_shows_all_queues_of_the_stack(browsing: Browsing, watch
         return [" ".join(row.split()) for row in visit.page.locator("#queue-table tbody tr").all_inner_texts()]
 
     settings = watching.workers.cloud.settings
-    names = [settings.requests_queue, settings.requests_dead_queue, settings.responses_queue]
+    names = [settings.requests_queue, settings.requests_dead_queue, settings.responses_queue, settings.drops_queue]
     assert names == [row.split()[0] for row in rows()]
     # Of the requests: nothing waits, and two workers take from it; how long the last one waited their next beat tells.
     visit.until(lambda: re.fullmatch(f"{names[0]} 0 0 0 [0-9.]+ s 0 2", rows()[0]), within_s=30)

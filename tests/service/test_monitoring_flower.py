@@ -54,7 +54,7 @@ def test_the_broker_page_counts_all_queues_of_the_stack(site: FlowerSite, crew: 
     url = crew.cloud.queue_url(settings.requests_dead_queue)
     for body in ("a", "b"):
         crew.cloud.sqs().send_message(QueueUrl=url, MessageBody=body)
-    names = [settings.requests_queue, settings.requests_dead_queue, settings.responses_queue]
+    names = [settings.requests_queue, settings.requests_dead_queue, settings.responses_queue, settings.drops_queue]
     try:
         counts = eventually(
             lambda: (found := site.json("/api/queues/length")["active_queues"])[1]["messages_ready"] == 2 and found,
