@@ -12,6 +12,7 @@ import pytest
 import webui
 from webui.assets import script, style
 
+ROOT = Path(__file__).resolve().parents[2]
 STATIC = Path(webui.__file__).parent / "static"
 #: Those that are files of their own: set before the page is drawn, of another page, of a thread.
 APART = {"theme", "copy", "thumb.worker"}
@@ -60,6 +61,24 @@ def test_it_is_whole() -> None:
     done = subprocess.run([node, "--input-type=module", "--check"], input=script(), capture_output=True, text=True, check=False)
 
     assert "" == done.stderr
+
+
+@pytest.mark.parametrize(("names", "lib"), [(["app", "copy", "theme"], "dom,dom.iterable"), (["thumb.worker"], "webworker")])
+def test_the_types_in_the_comments_hold(names: list[str], lib: str) -> None:
+    """From the first module on: what it imports is checked with it."""
+    tsc = ROOT / "tests/js/node_modules/.bin/tsc"
+    if not tsc.is_file():
+        pytest.skip("There is no TypeScript here: `npm ci --prefix tests/js` brings it, then the types are checked.")
+    how = "--noEmit --allowJs --checkJs --strict --skipLibCheck --target es2023 --module es2022 --moduleResolution bundler"
+
+    done = subprocess.run(
+        [tsc, *how.split(), "--lib", f"es2023,{lib}", *(STATIC / f"{name}.js" for name in names)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ("", 0) == (done.stdout, done.returncode)
 
 
 def test_the_style_holds_all_its_rules_and_no_comment() -> None:
