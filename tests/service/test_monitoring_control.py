@@ -118,14 +118,29 @@ def test_worker_whose_queue_is_deleted_listens_on_another(crew: Crew) -> None:
     assert crew.proxy.counts["ReceiveMessage pidbox"] < 10
 
 
-def test_pool_grows_and_shrinks_by_slots(crew: Crew) -> None:
+def test_pool_grows_and_shrinks_by_slots_and_so_does_the_number_of_images_in_work(crew: Crew) -> None:
     grown = crew.do("control.pool_grow(2, destination=['irs@w0'], reply=True, timeout=20)")
     larger = crew.do("inspect('stats', destination=['irs@w0'])")["irs@w0"]["pool"]["max-concurrency"]
+    most_of_larger = most_in_work(crew)
     crew.do("control.pool_shrink(2, destination=['irs@w0'], reply=True, timeout=20)")
     smaller = crew.do("inspect('stats', destination=['irs@w0'])")["irs@w0"]["pool"]["max-concurrency"]
+    most_of_smaller = most_in_work(crew)
 
     assert [{"irs@w0": {"ok": "pool will grow"}}] == grown
-    assert (6, 4) == (larger, smaller)
+    assert (6, 4) == (larger, smaller) == (most_of_larger, most_of_smaller)
+
+
+def most_in_work(crew: Crew) -> int:
+    """Send more than two workers hold in work at once; return the most that one had, until all were done."""
+    ids, seen = crew.do("send(30, seconds=0.3)"), [0]
+    said = lambda: crew.watched.said("w0") + crew.watched.said("w1")  # noqa: E731
+
+    def is_over() -> bool:
+        seen.append(len(crew.do("inspect('active', destination=['irs@w0'])")["irs@w0"]))
+        return all(f"[{id}] succeeded" in said() for id in ids)
+
+    eventually(is_over, within_s=40)
+    return max(seen)
 
 
 def test_a_rate_limit_is_set_and_a_wrong_one_refused(crew: Crew) -> None:
