@@ -59,3 +59,31 @@ def read_template() -> dict[str, Any]:
 def of_type(template: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     """Return the properties of all resources of a type, by name."""
     return {name: one["Properties"] for name, one in template["Resources"].items() if one["Type"] == f"AWS::{kind}"}
+
+
+def user_data(resource: str, given: dict[str, str]) -> str:
+    """Return the script of a launch template as CloudFormation makes it of parameters and of attributes (``Name.Attribute``)."""
+    told = yaml.load(TEMPLATE.read_text(), Loader=_Loader)
+    known = {name: str(one["Default"]) for name, one in told["Parameters"].items() if "Default" in one} | given
+
+    def said(part: Any) -> str:
+        match part:
+            case {"Ref": name}:
+                text = known[name]
+            case {"Fn::GetAtt": [name, attribute]}:
+                text = known[f"{name}.{attribute}"]
+            case {"Fn::Sub": pattern}:
+                text = re.sub(r"\$\{([\w:]+)\}", lambda found: known[found[1]], pattern)
+            case {"Fn::If": [condition, so, else_]}:
+                text = said(so if known[condition.removeprefix("Has")] else else_)
+            case {"Fn::Join": [between, list(parts)]}:
+                text = between.join(said(one) for one in parts)
+            case {"Fn::Join": [between, {"Ref": name}]}:
+                text = known[name].replace(",", between)
+            case {"Fn::Base64": inner}:
+                text = said(inner)
+            case _:
+                text = str(part)
+        return text
+
+    return said(told["Resources"][resource]["Properties"]["LaunchTemplateData"]["UserData"])

