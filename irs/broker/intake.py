@@ -167,7 +167,7 @@ class Intake:
         began = self._stopped_at = self._stopped_at or time.monotonic()
         end = began + self.options.drain_s
         self.wake()
-        for poller in [*self._leaving, *(one for pollers in self._pollers.values() for one in pollers)]:
+        for poller in [*self._leaving, *self._all_pollers()]:
             if not poller.join(max(0.1, end - time.monotonic())):
                 log.warning("poller_left", extra={"poller": poller.number})
         while self._arrived:
@@ -194,9 +194,8 @@ class Intake:
 
     def health(self) -> Health:
         """Return how polling and holding go."""
-        pollers = [poller for pollers in self._pollers.values() for poller in pollers]
         return Health(
-            polling_ok=all(poller.is_ok for poller in pollers),
+            polling_ok=all(poller.is_ok for poller in self._all_pollers()),
             stuck=self._leases.stuck,
             held=len(self._leases),
             undeleted=self._deletes.backlog,
@@ -310,11 +309,17 @@ class Intake:
 
     def _keep(self) -> None:
         while not self._closed.wait(min(1.0, self.options.visibility_s / 6)):
-            self._leases.renew()
-            if self._stopped_at is None:
-                for pollers in self._pollers.values():
-                    for poller in pollers:
+            try:
+                self._leases.renew()
+                if self._stopped_at is None:
+                    for poller in self._all_pollers():
                         poller.watch()
+            except Exception:  # the edge of a main loop: with it all leases would end
+                log.exception("keeping_failed")
+
+    def _all_pollers(self) -> list[Poller]:
+        # Copied in one step: the hub's thread adds and takes away meanwhile.
+        return [poller for pollers in list(self._pollers.values()) for poller in pollers]
 
     def _extend(self, leases: list[Lease]) -> list[Lease]:
         failed = self._change_visibility(leases, lambda _: self.options.visibility_s)

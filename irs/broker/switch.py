@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass
 from typing import Protocol
@@ -36,6 +37,8 @@ class Switched(Protocol):
         """Look at :func:`is_paused` again."""
 
 
+# Iterating and joining at once is an error of the set's.
+_lock = threading.Lock()
 _members: weakref.WeakSet[Switched] = weakref.WeakSet()
 _reason: str | None = None
 _longest_wait_s: int | None = None
@@ -43,12 +46,19 @@ _longest_wait_s: int | None = None
 
 def join(member: Switched) -> None:
     """Let ``member`` be paused, resumed and asked."""
-    _members.add(member)
+    with _lock:
+        _members.add(member)
 
 
 def leave(member: Switched) -> None:
     """Forget ``member``: it polls no more."""
-    _members.discard(member)
+    with _lock:
+        _members.discard(member)
+
+
+def _present() -> list[Switched]:
+    with _lock:
+        return list(_members)
 
 
 def is_paused() -> bool:
@@ -66,7 +76,7 @@ def resume() -> None:
     """Take messages again."""
     global _reason
     _reason = None
-    for member in list(_members):
+    for member in _present():
         member.wake()
 
 
@@ -89,7 +99,7 @@ def poll_wait_s(usual_s: int) -> int:
 
 def health() -> Health:
     """Return the health of all pollers of this process together."""
-    all_ = [member.health() for member in list(_members)]
+    all_ = [member.health() for member in _present()]
     return Health(
         polling_ok=all(one.polling_ok for one in all_),
         stuck=sum(one.stuck for one in all_),

@@ -23,8 +23,8 @@ from kombu.asynchronous import get_event_loop
 
 from irs import broker
 from irs.broker import Health
-from irs.cloud import Cloud, get_cloud
-from irs.errors import IrsError, MissingExtra, MissingResource, SetupError, Unreachable
+from irs.cloud import Cloud, first_line, get_cloud
+from irs.errors import MissingExtra, MissingResource, SetupError, Unreachable
 from irs.monitoring.endpoint import serve
 from irs.records import Beat, Phase, beat_key
 from irs.worker.cancelled import CancelledIds
@@ -112,6 +112,9 @@ class Life:
         self._done = 0
         self._idle_since: float | None = None
         self._carded_s = float("-inf")
+        # Of the last look, and of the last beat; by ``time.monotonic``.
+        self._seen_s = self._said_s = time.monotonic()
+        self._said: Phase | None = None
         #: By ``time.monotonic``: since when nothing is in hand.
         self._rests_since: float | None = None
         self._changed = threading.Event()
@@ -267,34 +270,37 @@ class Life:
         self._changed.set()
 
     def _keep_saying(self) -> None:
-        last_s = seen_s = time.monotonic()
-        said: Phase | None = None
-        while True:
+        is_last = False
+        while not is_last:
             self._changed.wait(LOOK_S)
             self._changed.clear()
             # Asked before the phase is read: the end may come while an earlier beat is on its way.
             is_last = self._ended.is_set()
-            now_s, health = time.monotonic(), broker.health()
-            busy = bool(self.engine and self.engine.busy_slots)
-            self._busy_s += (now_s - seen_s) if busy else 0.0
-            seen_s = now_s
-            self._look(health, busy=busy)
-            self._tell_minute(now_s)
-            phase = self._phase(busy=busy)
-            if phase in ("draining", "interrupted") and phase != said:
-                _wake_hub()
-            if self.engine is not None and now_s - self._carded_s >= RENEWED_S:
-                store_card(self._cloud, self.engine.model)
-                self._carded_s = now_s
-            is_watched = busy or phase == "retiring"
-            # The last one always, for its counters.
-            if is_last or phase != said or now_s - last_s >= (BUSY_BEAT_S if is_watched else IDLE_BEAT_S):
-                self._store(phase, busy=busy)
-                said, last_s = phase, now_s
-            if is_last:
-                return
-            if self._beat.phase == "ready":
-                self._leave_if_due(health)
+            try:
+                self._look_around(is_last=is_last)
+            except Exception:  # the edge of a main loop: a worker without a beat counts as dead, and never leaves
+                log.exception("look_failed")
+
+    def _look_around(self, *, is_last: bool) -> None:
+        now_s, health = time.monotonic(), broker.health()
+        busy = bool(self.engine and self.engine.busy_slots)
+        self._busy_s += (now_s - self._seen_s) if busy else 0.0
+        self._seen_s = now_s
+        self._look(health, busy=busy)
+        self._tell_minute(now_s)
+        phase = self._phase(busy=busy)
+        if phase in ("draining", "interrupted") and phase != self._said:
+            _wake_hub()
+        if self.engine is not None and now_s - self._carded_s >= RENEWED_S:
+            self._carded_s = now_s
+            store_card(self._cloud, self.engine.model)
+        is_watched = busy or phase == "retiring"
+        # The last one always, for its counters.
+        if is_last or phase != self._said or now_s - self._said_s >= (BUSY_BEAT_S if is_watched else IDLE_BEAT_S):
+            self._store(phase, busy=busy)
+            self._said, self._said_s = phase, now_s
+        if not is_last and self._beat.phase == "ready":
+            self._leave_if_due(health)
 
     def _look(self, health: Health, *, busy: bool) -> None:
         """Notice work, also what came and was done between two looks."""
@@ -366,9 +372,8 @@ class Life:
             )
         try:
             self._cloud.output.put(beat_key(beat.instance), beat.to_bytes(), content_type="application/json")
-        except IrsError as error:
-            # A beat is a hint: the next one says the same.
-            log.warning("beat_lost", extra={"reason": str(error)})
+        except Exception as error:  # the edge of a stage: a beat is a hint, the next one says the same
+            log.warning("beat_lost", extra={"reason": first_line(error)})
 
 
 def _wake_hub() -> None:

@@ -12,8 +12,11 @@ from metadata import MetadataService, metadata_service
 from waiting import eventually
 from workers import Running, Workers, picture, through
 
+from irs import broker
+from irs.broker import Health
 from irs.cloud import Cloud
-from irs.records import SCALER_STATE_KEY, Order, order_key
+from irs.records import SCALER_STATE_KEY, Beat, Order, beat_key, order_key
+from irs.worker.life import Life
 
 LAUNCH = "irs-7-1"
 #: A start and an end on a busy machine.
@@ -45,6 +48,28 @@ def last_phase(running: Running) -> str:
     beat = running.beat()
     assert beat is not None, running.said
     return beat.phase
+
+
+def test_a_beat_that_met_what_nobody_foresaw_is_not_the_last(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = iter([RuntimeError("as asked")] * 2)
+
+    def health() -> Health:
+        for fault in faults:
+            raise fault
+        return Health()
+
+    monkeypatch.setattr(broker, "health", health)
+    # Of a worker without a model: what keeps its beat needs none.
+    monkeypatch.setattr("irs.worker.life.load_engine", lambda *_, **__: None)
+    life = Life(cloud)
+    life.begin()
+    try:
+        life.ready()
+        key = beat_key(cloud.settings.instance_id)
+        eventually(lambda: any(cloud.output.list(key)) and Beat.from_json(cloud.output.get(key)).phase == "ready")
+    finally:
+        life.end()
+    assert "stopped" == Beat.from_json(cloud.output.get(key)).phase
 
 
 def test_a_worker_told_to_retire_answers_all_that_waits_and_then_leaves_drained(workers: Workers) -> None:

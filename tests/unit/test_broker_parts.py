@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,8 +19,10 @@ from irs.broker import intake, sends
 from irs.broker.batches import MOST_ENTRIES, BatchedCalls
 from irs.broker.delivery import LONGEST_BACKOFF_S, backoff_s, delivery
 from irs.broker.leases import FINISHED_REMEMBERED, Lease, Leases
+from irs.broker.poller import Poller
 from irs.broker.sends import Send
 from irs.broker.transport import Channel, QoS, _delay_of_eta
+from irs.cloud import Cloud
 from irs.errors import BadOptions, QueueUnavailable
 
 
@@ -299,6 +301,35 @@ def test_overridden_kombu_methods_keep_their_upstream_parameters(ours: type, the
 )
 def test_an_entry_is_given_up_by_its_code_and_not_because_the_sender_is_blamed(code: str, is_final: bool) -> None:
     assert is_final is intake._is_final({"Code": code, "SenderFault": True})
+
+
+def test_what_the_keeper_of_the_leases_meets_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Poller] = []
+
+    def watch(poller: Poller) -> None:
+        looks.append(poller)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Poller, "watch", watch)
+    consumed = {"q"}
+    hub = SimpleNamespace(add_reader=lambda *_: None, readers={}, call_soon=lambda *_: None)
+    options = intake.IntakeOptions(wait_s=0, visibility_s=1, pollers=1, ack_batch_s=0.2, max_lease_s=9, drain_s=1, cut_polls=True)
+    holding = intake.Intake(
+        cast(Cloud, None),
+        hub,
+        options,
+        deliver=lambda *_: None,
+        has_consumer=consumed.__contains__,
+        # No room: nothing is polled for.
+        slots=lambda: (1, 0),
+    )
+    holding.consume("q", "u")
+    try:
+        eventually(lambda: len(looks) >= 3)
+    finally:
+        consumed.clear()
+        holding.cancel("q")
+        holding.close()
 
 
 def test_pausing_and_resuming_wakes_every_member() -> None:
