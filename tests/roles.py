@@ -123,6 +123,8 @@ def be_web(scene: Scene) -> None:
     assert cloud.output.get(beat_key("i-1"))
     assert count_queue(cloud, cloud.settings.requests_queue)
     assert count_queue(cloud, cloud.settings.responses_queue)
+    queues = EphemeralQueues(cloud)
+    queues.sns().publish(TopicArn=queues.places.topic_arn("control"), Message="cancelled")
     send(scene.root, cloud.settings.responses_queue)
     take(cloud, cloud.settings.responses_queue)
 
@@ -148,7 +150,7 @@ def be_worker(scene: Scene) -> None:
 
 def be_flower(scene: Scene) -> None:
     cloud, names = scene.mine, scene.mine.settings
-    for queue in (names.requests_queue, names.requests_dead_queue, names.responses_queue):
+    for queue in (names.requests_queue, names.requests_dead_queue, names.responses_queue, names.drops_queue):
         assert count_queue(cloud, queue)
     see_workers(cloud)
     assert cloud.output.get(beat_key("i-1"))
@@ -167,7 +169,8 @@ def be_janitor(scene: Scene) -> None:
     finally:
         queues.remove(queue)
     assert [task_id(scene.job, 1)] == [letter.task_id for letter in record_poisoned(scene.mine)]
-    count_queue(scene.mine, scene.mine.settings.requests_dead_queue)
+    for name in (scene.mine.settings.requests_dead_queue, scene.mine.settings.requests_queue):
+        count_queue(scene.mine, name)
     send(scene.mine, scene.mine.settings.responses_queue)
 
 

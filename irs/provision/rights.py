@@ -111,6 +111,8 @@ def web(place: Place) -> list[Grant]:
         Grant("HearNews", ("sqs:ReceiveMessage", "sqs:DeleteMessage"), (place.queue(names.responses_queue),)),
         Grant("CountResponses", _COUNT, (place.queue(names.responses_queue),)),
         Grant("CountRequests", ("sqs:GetQueueAttributes",), (place.queue(names.requests_queue),)),
+        # Of what is cancelled. Not a client's: who speaks to that topic may stop workers too.
+        Grant("TellWorkers", ("sns:Publish",), (place.topic("control"),)),
     ]
 
 
@@ -137,7 +139,7 @@ def worker(place: Place) -> list[Grant]:
 def flower(place: Place) -> list[Grant]:
     """Flower: hears the events of the workers and commands them; sees the queues."""
     names = place.settings
-    queues = (names.requests_queue, names.requests_dead_queue, names.responses_queue)
+    queues = (names.requests_queue, names.requests_dead_queue, names.responses_queue, names.drops_queue)
     return [
         Grant("CountQueues", _COUNT, tuple(place.queue(name) for name in queues)),
         Grant("ReadRecords", ("s3:GetObject",), place.objects(names.output_bucket, *_RECORDS, "workers/*")),
@@ -163,7 +165,7 @@ def janitor(place: Place) -> list[Grant]:
             ("sqs:GetQueueUrl", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility"),
             (place.queue(names.requests_dead_queue),),
         ),
-        Grant("FindRequests", ("sqs:GetQueueUrl",), (place.queue(names.requests_queue),)),
+        Grant("CountRequests", _COUNT, (place.queue(names.requests_queue),)),
         Grant("WriteRecords", ("s3:PutObject",), place.objects(names.output_bucket, *_RECORDS)),
         Grant("ReadRecords", ("s3:GetObject",), place.objects(names.output_bucket, *_RECORDS)),
         # Without it S3 says 403 and not 404 of a record that is not there.
