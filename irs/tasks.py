@@ -21,6 +21,14 @@ class _ImageTask(Task):  # type: ignore[misc]
     resultrepr_maxsize = 64
     abstract = True
 
+    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            # What delay() asks: who sends by name alone was not asked.
+            self.__header__(*arguments, **keywords)
+        except TypeError as error:
+            return _settled(self, image="", name=None, options={}, misuse=str(error))
+        return self.run(*arguments, **keywords)
+
 
 @app.task(name="irs.recognize", bind=True, base=_ImageTask, shared=False)  # type: ignore[untyped-decorator]
 def recognize(self: Any, image: str, *, name: str | None = None, **options: Any) -> dict[str, Any]:
@@ -39,20 +47,22 @@ def recognize(self: Any, image: str, *, name: str | None = None, **options: Any)
         Ignore: it was cancelled; the message is acknowledged and nothing stored.
         Reject: something passing or unexpected happened; the message comes back later.
     """
+    return _settled(self, image=image, name=name, options=options)
+
+
+def _settled(task: Any, **called: Any) -> dict[str, Any]:
     # The engine is put on the app when a worker starts: callers import this file without torch.
-    engine = getattr(self.app, "engine", None)
+    engine = getattr(task.app, "engine", None)
     if engine is None:
         raise SetupError("irs.recognize runs in a worker: use recognize.delay(...), and start one with `irs worker`.")
-    came = broker.delivery(self.request)
+    came = broker.delivery(task.request)
     try:
         record = engine.recognise_task(
-            task_id=self.request.id,
-            image=image,
-            name=name,
-            options=options,
+            task_id=task.request.id,
             receives=came.receives,
             sent_at=came.sent_at,
             received_at=came.received_at,
+            **called,
         )
         return record.or_raise().to_json()  # type: ignore[no-any-return]
     except RecognitionFailed:

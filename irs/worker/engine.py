@@ -51,12 +51,16 @@ MOST_KEY_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One delivery of one task: ``sent_at`` in Unix seconds, ``received_at`` by ``time.monotonic``, ``receives`` from 1."""
+    """One delivery of one task: ``sent_at`` in Unix seconds, ``received_at`` by ``time.monotonic``, ``receives`` from 1.
+
+    ``misuse`` says what is wrong with the call itself, if anything is.
+    """
 
     task_id: str
     image: str
     name: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    misuse: str = ""
     receives: int = 1
     sent_at: float | None = None
     received_at: float | None = None
@@ -202,6 +206,8 @@ class Engine:
         self._news.close()
 
     def _answer(self, work: Work, draft: _Draft) -> Record:
+        if work.misuse:
+            raise BadOptions(work.misuse)
         options = Options.checked(dict(work.options))
         self.answers.check(options)
         with self._fetched(work.image, draft) as body:

@@ -104,6 +104,25 @@ def test_an_image_is_answered_whatever_id_its_caller_chose(workers: Workers) -> 
     eventually(workers.is_empty)
 
 
+def test_a_call_that_is_none_is_told_so_at_once(workers: Workers) -> None:
+    program = (
+        "import json, sys; from irs.app import app\n"
+        "calls = json.loads(sys.argv[1])\n"
+        "queue = sys.argv[2]\n"
+        "sent = [app.send_task('irs.recognize', *call, queue=queue) for call in calls]\n"
+        "print(json.dumps([str(one.get(timeout=30, propagate=False)) for one in sent]))"
+    )
+    calls = [[[], {}], [["good", "cat.jpg"], {}], [["good"], {"image": "good"}], [["good"], {"self": 1}]]
+
+    said = workers.ran(program, json.dumps(calls), workers.cloud.settings.requests_queue)
+
+    assert all(one.startswith("bad_options: ") for one in said), said
+    assert "missing 1 required positional argument: 'image'" in said[0]
+    assert "multiple values for argument 'self'" in said[3]
+    eventually(workers.is_empty)
+    assert (0, 0) == workers.depth(is_dead=True)
+
+
 def test_a_damaged_picture_spoils_none_of_its_batch(workers: Workers) -> None:
     whole = [picture(seed) for seed in range(20, 27)]
 
