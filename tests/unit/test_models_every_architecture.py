@@ -11,6 +11,8 @@ from irs.models import Forward, open_model
 from irs.models.architectures import architectures
 
 
+# vit_h_14 computes a teraflop a picture, some dozen times.
+@pytest.mark.timeout(3600)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", architectures())
 def test_every_architecture_builds_and_answers(name: str) -> None:
