@@ -1,4 +1,4 @@
-.PHONY: setup demo test test-all check docs bench
+.PHONY: setup demo test test-all check docs bench release audit
 PYTHON ?= python3
 BIN := .venv/bin
 # A model directory, an s3:// address or a torchvision architecture: `make demo MODEL=...`; else the demo chooses.
@@ -38,3 +38,24 @@ docs: setup
 bench: setup
 	@test -n "$(PHOTOS)" || { echo "make bench needs photos: make bench PHOTOS=FOLDER." >&2; exit 2; }
 	$(BIN)/irs bench service "$(PHOTOS)" $(if $(MODEL),--model "$(MODEL)")
+
+# Wheel and sdist in dist/, the same from the same commit, and what they bring along as a CycloneDX list.
+release: setup
+	rm -rf build dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist .
+	$(MAKE) build/release/.done
+	build/release/tools/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+		--output-file dist/irs.cdx.json build/release/irs/bin/python
+
+# Whether a weakness is known of anything that a release brings along; asks PyPI.
+audit: build/release/.done
+	build/release/tools/bin/pip-audit --strict --vulnerability-service pypi --skip-editable --path "$$(build/release/irs/bin/python -c 'import site; print(site.getsitepackages()[0])')"
+
+# What users install, and beside it the tools that look at it: neither holds the other.
+build/release/.done: pyproject.toml constraints.txt
+	rm -rf build/release
+	$(PYTHON) -m venv build/release/irs
+	build/release/irs/bin/pip install -q -c constraints.txt '.[worker,web,scaler,flower]'
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/pip install -q 'cyclonedx-bom>=7.5' 'pip-audit>=2.10'
+	touch $@

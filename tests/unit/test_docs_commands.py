@@ -21,7 +21,7 @@ TYPED = [(block.where, command) for page in pages() for block in blocks(page) if
 OTHERS = [block for page in pages() for block in blocks(page) if not block.is_typed]
 STANDS_FOR = "1"
 #: Programs whose arguments are looked at nowhere but where they run, and words of the shell.
-PLAIN = {"cd", "celery", "echo", "export", "git", "openssl", "python", "rm"}
+PLAIN = {"cd", "celery", "docker", "echo", "export", "git", "openssl", "packer", "python", "rm"}
 #: Parts of the AWS command line that are no operations of a service.
 AWS_OWN = {("s3", "cp"), ("s3", "rb"), ("cloudformation", "deploy")}
 AWS_GLOBAL = {"--query", "--region", "--output"}
