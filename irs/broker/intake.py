@@ -38,7 +38,8 @@ RELEASE_WAIT_S = 0.05
 #: SQS hides a message for at most so long.
 LONGEST_HIDE_S = 12 * 3600
 _FINAL_CODES = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
-FLUSH_S = 10.0
+#: At the end, for what is still to be deleted and handed back, whatever is left of the drain time.
+SHORTEST_FLUSH_S, FLUSH_S = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +173,10 @@ class Intake:
                 log.warning("poller_left", extra={"poller": poller.number})
         while self._arrived:
             self._hand_back(self._arrived.popleft().lease, hide_s=0)
-        flush_s = max(2.0, min(FLUSH_S, end - time.monotonic()))
-        left = self._releases.close(within_s=flush_s) + self._deletes.close(within_s=flush_s)
+        flush_s = max(SHORTEST_FLUSH_S, min(FLUSH_S, end - time.monotonic()))
+        end = time.monotonic() + flush_s
+        # One end for both, which go on beside each other; what is not deleted is run twice, so deletes come first.
+        left = self._deletes.close(within_s=flush_s) + self._releases.close(within_s=max(0.1, end - time.monotonic()))
         if left:
             log.warning("unsettled", extra={"messages": left})
         self._closed.set()

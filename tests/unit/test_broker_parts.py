@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -303,6 +304,20 @@ def test_an_entry_is_given_up_by_its_code_and_not_because_the_sender_is_blamed(c
     assert is_final is intake._is_final({"Code": code, "SenderFault": True})
 
 
+def held_by(consumed: set[str], *, drain_s: float = 1.0) -> intake.Intake:
+    """An intake of these queues without a cloud, which has no room and so polls for nothing."""
+    return intake.Intake(
+        cast(Cloud, None),
+        SimpleNamespace(add_reader=lambda *_: None, readers={}, call_soon=lambda *_: None),
+        intake.IntakeOptions(
+            wait_s=0, visibility_s=1, pollers=1, ack_batch_s=0.2, max_lease_s=9, drain_s=drain_s, cut_polls=True
+        ),
+        deliver=lambda *_: None,
+        has_consumer=consumed.__contains__,
+        slots=lambda: (1, 0),
+    )
+
+
 def test_what_the_keeper_of_the_leases_meets_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[Poller] = []
 
@@ -312,17 +327,7 @@ def test_what_the_keeper_of_the_leases_meets_does_not_end_it(monkeypatch: pytest
 
     monkeypatch.setattr(Poller, "watch", watch)
     consumed = {"q"}
-    hub = SimpleNamespace(add_reader=lambda *_: None, readers={}, call_soon=lambda *_: None)
-    options = intake.IntakeOptions(wait_s=0, visibility_s=1, pollers=1, ack_batch_s=0.2, max_lease_s=9, drain_s=1, cut_polls=True)
-    holding = intake.Intake(
-        cast(Cloud, None),
-        hub,
-        options,
-        deliver=lambda *_: None,
-        has_consumer=consumed.__contains__,
-        # No room: nothing is polled for.
-        slots=lambda: (1, 0),
-    )
+    holding = held_by(consumed)
     holding.consume("q", "u")
     try:
         eventually(lambda: len(looks) >= 3)
@@ -330,6 +335,22 @@ def test_what_the_keeper_of_the_leases_meets_does_not_end_it(monkeypatch: pytest
         consumed.clear()
         holding.cancel("q")
         holding.close()
+
+
+def test_an_end_while_sqs_hangs_takes_the_drain_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = threading.Event()
+    monkeypatch.setattr(intake.Sqs, "call", lambda *_: hangs.wait(20))
+    holding = held_by({"q"}, drain_s=2.5)
+    messages = [{"MessageId": name, "ReceiptHandle": name} for name in ("done", "not begun")]
+    holding._arrive("q", "u", messages, 2, time.monotonic())
+    holding.ack("done")
+    holding.hand_back("not begun")
+
+    began = time.monotonic()
+    holding.close()
+
+    assert 2.0 < time.monotonic() - began < 4.5
+    hangs.set()
 
 
 def test_pausing_and_resuming_wakes_every_member() -> None:
