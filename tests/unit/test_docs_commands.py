@@ -35,11 +35,17 @@ def test_a_block_that_is_no_command_says_what_it_is(block: Block) -> None:
         assert block.language in SHOWN, f"{block.where}: say its language, and what it is in tests/documents.py"
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where there is what a word in capitals stands for: a number, or a folder."""
+    made = tmp_path_factory.mktemp("typed")
+    (made / STANDS_FOR).mkdir()
+    return made
+
+
 @pytest.mark.parametrize(("where", "command"), TYPED, ids=[f"{where}-{command[:40]}" for where, command in TYPED])
-def test_a_command_is_one_that_can_be_typed(where: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What a word in capitals stands for: a number, or a folder that is there.
-    (tmp_path / STANDS_FOR).mkdir()
-    monkeypatch.chdir(tmp_path)
+def test_a_command_is_one_that_can_be_typed(where: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     assert 0 == subprocess.run(["bash", "-n", "-c", command], check=False).returncode
     for words in simple_commands(command):
         program, *arguments = words
