@@ -329,10 +329,15 @@ class Intake:
         return [lease for lease, is_final in failed if is_final]
 
     def _release(self, leases: Sequence[Lease]) -> list[Lease]:
-        failed = self._change_visibility(leases, lambda lease: lease.hide_s or 0)
-        # What cannot be handed back comes back by itself when its visibility timeout ends.
-        again = [lease for lease, is_final in failed if not is_final and lease.until > time.monotonic()]
-        self._drop(leases, but=again)
+        now = time.monotonic()
+        # What cannot be handed back in time comes back by itself, and may be another worker's from then on.
+        held = [lease for lease in leases if lease.until > now]
+        self._drop(leases, but=held)
+        if not held:
+            return []
+        failed = self._change_visibility(held, lambda lease: lease.hide_s or 0)
+        again = [lease for lease, is_final in failed if not is_final]
+        self._drop(held, but=again)
         return again
 
     def _change_visibility(self, leases: Sequence[Lease], seconds: Callable[[Lease], int]) -> list[tuple[Lease, bool]]:

@@ -337,6 +337,26 @@ def test_what_the_keeper_of_the_leases_meets_does_not_end_it(monkeypatch: pytest
         holding.close()
 
 
+def test_a_message_is_not_handed_back_once_it_may_be_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_at: list[float] = []
+
+    def refuse(*_: Any) -> None:
+        asked_at.append(time.monotonic())
+        raise QueueUnavailable("as asked")
+
+    monkeypatch.setattr(intake.Sqs, "call", refuse)
+    holding = held_by({"q"})
+    received_at = time.monotonic()
+    holding._arrive("q", "u", [{"MessageId": "m", "ReceiptHandle": "h"}], 1, received_at)
+
+    holding.hand_back("h")
+
+    eventually(lambda: holding.health().held == 0, within_s=5)
+    assert asked_at
+    assert max(asked_at) < received_at + holding.options.visibility_s
+    holding.close()
+
+
 def test_an_end_while_sqs_hangs_takes_the_drain_time_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hangs = threading.Event()
     monkeypatch.setattr(intake.Sqs, "call", lambda *_: hangs.wait(20))
