@@ -102,9 +102,10 @@ class Acts:
             self._ec2.end(id, keep=keep)
         except PassingError as error:
             if isinstance(error, Throttled):
-                self._allowance.throttled()
+                self._allowance.backoff.throttled()
             log.warning("instance not ended", extra={"instance": id, "reason": str(error)})
             return False
+        self._allowance.backoff.answered()
         log.info("stopped" if keep else "terminated", extra={"instance": id, "why": why})
         return True
 

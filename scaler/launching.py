@@ -25,12 +25,35 @@ POOL = Pair("stopped", "", "on-demand")
 MINUTE_S, LEAST_LAUNCHES = 60.0, 6
 
 
+class Backoff:
+    """For how long EC2 is left alone after it said that it is asked too often. ``clock``: monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._until, self._throttled = clock, float("-inf"), 0
+
+    def is_over(self) -> bool:
+        """Return whether EC2 may be asked again."""
+        return self._clock() >= self._until
+
+    def throttled(self) -> None:
+        """EC2 was asked too often: wait."""
+        self._throttled += 1
+        self._until = self._clock() + min(PAUSE_S * 2 ** min(self._throttled - 1, 10), LONGEST_PAUSE_S)
+
+    def answered(self) -> None:
+        """EC2 answered: the next pause is short again."""
+        self._throttled = 0
+
+
 class Allowance:
-    """How many calls EC2 gets: a bucket that fills with time. ``clock``: monotonic seconds."""
+    """How many calls that change something EC2 gets: a bucket that fills with time. ``clock``: monotonic seconds.
+
+    EC2 counts calls that only look for themselves: what it says of one kind tells nothing of the other.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._left, self._at = clock, BURST, clock()
-        self._paused_until, self._throttled = float("-inf"), 0
+        self.backoff = Backoff(clock)
         self._launches: deque[float] = deque()
 
     def take(self) -> bool:
@@ -38,7 +61,7 @@ class Allowance:
         now = self._clock()
         self._left = min(BURST, self._left + max(0.0, now - self._at) * CALLS_PER_S)
         self._at = now
-        if now < self._paused_until or self._left < 1:
+        if not self.backoff.is_over() or self._left < 1:
             return False
         self._left -= 1
         return True
@@ -52,15 +75,6 @@ class Allowance:
             return False
         self._launches.append(now)
         return True
-
-    def throttled(self) -> None:
-        """EC2 was asked too often: wait."""
-        self._throttled += 1
-        self._paused_until = self._clock() + min(PAUSE_S * 2 ** min(self._throttled - 1, 10), LONGEST_PAUSE_S)
-
-    def answered(self) -> None:
-        """EC2 answered: the next pause is short again."""
-        self._throttled = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,16 +140,16 @@ class Launching:
                     self.forget(id)
             ids = self.ec2.start(intent) if intent.pooled else self.ec2.run(intent)
         except Throttled as error:
-            self.allowance.throttled()
+            self.allowance.backoff.throttled()
             log.warning("ec2 throttles", extra={"launch": intent.launch, "reason": str(error)})
             return book, False
         except Unanswered as error:
             log.warning("launch unanswered", extra={"launch": intent.launch, "reason": str(error)})
             return book, False
         except Refused as error:
-            self.allowance.answered()
+            self.allowance.backoff.answered()
             return self._refused(book, intent, error, live)
-        self.allowance.answered()
+        self.allowance.backoff.answered()
         log.info(
             "launched",
             extra={"launch": intent.launch, "instances": ",".join(ids), "place": "/".join(intent.pair), "why": intent.why},

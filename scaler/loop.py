@@ -15,7 +15,7 @@ from scaler import measure, money
 from scaler.acts import Acts
 from scaler.book import Book, Said
 from scaler.fleet import Ec2, Instance, Throttled
-from scaler.launching import Allowance, Launching
+from scaler.launching import Allowance, Backoff, Launching
 from scaler.lease import Lease
 from scaler.life import FleetNow, Heard, Life, kind_of
 from scaler.limits import next_place
@@ -96,7 +96,7 @@ class Loop:
     ) -> None:
         self.plan, self._lease, self._ec2, self._signals, self._orders = plan, lease, ec2, signals, orders
         self._clock, self._wall, self._current_model = clock, wall, current_model
-        self._allowance = Allowance(clock)
+        self._allowance, self._looks = Allowance(clock), Backoff(clock)
         self._book: Book | None = None
         self._term = self._new_term()
 
@@ -205,12 +205,14 @@ class Loop:
         return self._step(decision, now, seen, fleet, self._book, ended, launched)
 
     def _describe(self) -> list[Instance]:
+        if not self._looks.is_over():
+            raise Throttled("EC2 was asked too often, and is left alone for a while")
         try:
             instances = self._ec2.describe()
         except Throttled:
-            self._allowance.throttled()
+            self._looks.throttled()
             raise
-        self._allowance.answered()
+        self._looks.answered()
         return instances
 
     def _after_look(self, book: Book, fleet: FleetNow, instances: list[Instance], known: frozenset[str], now: float) -> Book:

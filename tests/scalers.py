@@ -69,6 +69,8 @@ class TownSignals:
         if lost and town.chance.random() < 0.5:
             raise StorageUnavailable("no answer")
         beats = [one.beat for one in town.machines.values() if one.beat is not None]
+        # Beats are read, and EC2 answers: the queue alone cannot be counted.
+        lost = lost or town.chance.random() < town.faults.uncounted
         counts = Counts() if lost else Counts(town.visible, town.inflight, town.delayed)
         return self._beats.observe(beats, counts, now=now, wall=wall, stuck_after_s=stuck_after_s)
 

@@ -37,6 +37,7 @@ class Faults:
     lost_answer: float = 0.0
     throttled: float = 0.0
     lost_reading: float = 0.0
+    uncounted: float = 0.0
     unstored: float = 0.0
     spot_end_per_hour: float = 0.0
     freeze_per_hour: float = 0.0

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leftovers import processes_of
 from waiting import eventually
-from workers import Workers, picture, workers_on_a_stack
+from workers import Workers, picture, workers_on_a_stack, write_model
 
 from irs.cloud import Cloud
 from irs.local import EmbeddedCloud
 from irs.local.ec2.control import Control
 from irs.local.ec2.worker import make_template, template_name
+from irs.models.registry import Registry
+from irs.models.rolls import roll
 from irs.settings import read_settings
 from scaler import measure
+from scaler import model as current
 from scaler.book import Book
 from scaler.service import Scaler
 from scaler.simulate import Assumptions, simulate
@@ -120,4 +125,48 @@ def test_row_4_every_image_is_answered_though_workers_are_told_to_leave_and_call
 
     assert {"ok"} == {record.status for record in told}
     # What a worker that leaves has received and not begun, it hands back at once: one receive more, and no wait.
+    assert {1, 2} >= {record.receives for record in told}
+
+
+def pushed(cloud: Cloud, directory: Path, *, resize: int) -> Any:
+    """Push and roll a model that has a digest of its own; return its address."""
+    described = json.loads((directory / "model.json").read_text())
+    described["preprocess"]["resize"] = resize
+    (directory / "model.json").write_text(json.dumps(described))
+    registry = Registry(cloud)
+    return roll(registry, registry.push(directory)[0])[0]
+
+
+@pytest.mark.parametrize("quota", [1, 2])
+def test_workers_that_the_scaler_started_follow_a_roll_under_load_and_every_image_is_answered_once(
+    workers: Workers, ec2: Control, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: int
+) -> None:
+    monkeypatch.setattr(current, "LOOK_S", 1.0)
+    ec2.add(quota=quota)
+    directory = write_model(tmp_path / "rolled")
+    first = pushed(workers.cloud, directory, resize=72)
+    monkeypatch.setenv("IRS_MODEL", f"s3://{first.bucket}/{first.name}")
+    make_template(workers.cloud, dict(os.environ))
+    with scaling():
+        ids = workers.sent(*[picture(seed) for seed in range(40)])
+        workers.answered(ids, within_s=WITHIN_S)
+
+        second = pushed(workers.cloud, directory, resize=80)
+        new = f"sha256:{second.digest}"
+
+        def serves_new() -> bool:
+            # The queue is never empty: nobody is sent home for want of work.
+            if workers.depth()[0] < 50:
+                ids.extend(workers.sent(*[picture(seed) for seed in range(50)]))
+            last = workers.store.find_many(ids[-200:])
+            return any(record is not None and record.model is not None and record.model.digest == new for record in last)
+
+        eventually(serves_new, within_s=WITHIN_S, every_s=0.2)
+        told = workers.answered(ids, within_s=WITHIN_S)
+        eventually(lambda: not live(workers.cloud), within_s=WITHIN_S)
+
+    digests = [record.model.digest for record in told if record.model is not None]
+    assert {"ok"} == {record.status for record in told}
+    assert {f"sha256:{first.digest}", new} == set(digests)
+    # What a worker that drains has not begun, it hands back: one receive more, and no wait for a lease.
     assert {1, 2} >= {record.receives for record in told}

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, given
+from hypothesis import HealthCheck, Phase, example, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 from scalers import Scalers
@@ -93,6 +93,13 @@ def settle(town: Town, kind: str, number: int) -> None:
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
+)
+@example(
+    # Whose rests have always ended after an hour and more, and whose restarts cost much.
+    memory=State(at=-5.0, gaps_s=(4000.0,) * 64, found=5000.0, boots={"c7g.large fresh": (600.0,) * 20}),
+    kinds=["ready"],
+    value=50.0,
+    pool=0,
 )
 @given(
     memory=memories(),
