@@ -183,6 +183,31 @@ def test_a_thousand_tiles_are_back_within_a_second_of_a_reload(idle: Site, brows
     assert 1000 >= median(took_ms)
 
 
+def test_find_among_a_thousand_tiles_takes_less_than_a_frame(idle: Site, browsing: Browsing):
+    """web.md 5.1: tiles are hidden and shown, none is made anew."""
+    job = idle.workers.client.recognize([(f"{number}.jpg", picture(number % 50)) for number in range(1000)]).id
+    answers = Answers(idle.workers.cloud)
+    for number in range(1000):
+        answers.store(record_of(job, number, confidence=0.6 + number / 3000))
+    visit = browsing.open(f"{idle.url}/jobs/{job}")
+    # These answers hold no picture.
+    visit.expect("404")
+    visit.until(lambda: len(visit.tiles("ok")) == 1000)
+
+    took_ms = visit.page.evaluate(
+        """() => ["7", "77", "cat", "9", ""].map((words) => {
+          const find = document.getElementById("find");
+          const began = performance.now();
+          find.value = words;
+          find.dispatchEvent(new Event("input", { bubbles: true }));
+          return performance.now() - began;
+        })"""
+    )
+
+    told("find among a thousand tiles, ms", [round(one, 1) for one in took_ms])
+    assert 16 > median(took_ms)
+
+
 def test_a_thousand_photos_of_12_megapixels_cost_the_browser_at_most_1_gb(site: Site, browsing: Browsing, tmp_path: Path):
     four = large_photos(tmp_path, 4)
     paths = [tmp_path / f"{number}.jpg" for number in range(1000)]

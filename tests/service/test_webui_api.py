@@ -547,6 +547,7 @@ def test_the_status_tells_workers_and_how_long_a_start_takes(other: WebPage, clo
     assert {"max_bytes": 200_000, "max_images": 2000} == said["limits"]
     assert {"visible", "in_flight", "delayed"} == set(said["queue"])
     assert "HEIC" in said["formats"]
+    assert '<a href="http://127.0.0.1:5555">Flower</a>' in other.ask("GET", "/").body.decode()
 
 
 def test_a_start_takes_as_long_as_the_scaler_has_measured_from_the_launch_on(page: WebPage, cloud_: Cloud) -> None:
