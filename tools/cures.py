@@ -361,6 +361,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="irs-cures-") as made:
         folder = Path(made)
         python = copy_tree(folder)
+        tests = dict.fromkeys(name for cure in wanted for name in cure.tests.split())
+        if run_tests(folder, python, " ".join(tests)):
+            sys.exit(f"A test fails already with all cures in place:\n{(folder / 'last.log').read_text()[-3000:]}")
         for cure in wanted:
             stood = cure.switch_off(folder)
             try:
