@@ -41,8 +41,10 @@ bench: setup
 
 # Wheel and sdist in dist/, the same from the same commit, and what they bring along as a CycloneDX list.
 release: setup
-	rm -rf build dist
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist .
+	rm -rf build/source dist
+	mkdir -p build/source
+	git archive HEAD | tar -x -C build/source
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist build/source
 	$(MAKE) build/release/.done
 	build/release/tools/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
 		--output-file dist/irs.cdx.json build/release/irs/bin/python
