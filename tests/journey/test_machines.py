@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 import boto3
 import pytest
 from formation import ROOT, user_data
+from keeper import free_port, secrets_manager
 from leftovers import processes_of
 from waiting import eventually
 
@@ -151,17 +151,9 @@ def test_an_instance_whose_image_holds_no_irs_and_that_is_told_no_wheel_says_so_
 
 @pytest.fixture
 def secret_keeper(tmp_path: Path) -> Iterator[str]:
-    """A Secrets Manager, of which the embedded cloud has none; the address of its endpoint."""
-    port = free_port()
-    told = {"SERVICES": "secretsmanager", "GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "127.0.0.1"}
-    quiet = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "PERSIST_STATE": "0"}
-    command = [sys.executable, "-c", "from ministack.app import main; main()"]
-    with subprocess.Popen(command, env={**os.environ, **told, **quiet, "STATE_DIR": str(tmp_path)}, cwd=tmp_path) as process:
-        try:
-            eventually(lambda: is_open(port), within_s=WITHIN_S)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    """A Secrets Manager; the address of its endpoint."""
+    with secrets_manager(tmp_path) as endpoint:
+        yield endpoint
 
 
 @dataclass
@@ -201,17 +193,6 @@ class Front:
 class _Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture

@@ -6,21 +6,26 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from keeper import ROOT_KEY, secrets_manager
 from roles import WORK, Scene
 
 from irs.cloud import Cloud
 from irs.local import EmbeddedCloud, start_embedded_cloud
 from irs.provision import provision
-from irs.provision.rights import ROLES, Grant, Place
+from irs.provision.rights import ROLES, SECRETS, Grant, Place, policy
 from irs.records import beat_key, new_job_id, order_key
 from irs.settings import read_settings
 
 ACCOUNT = "000000000000"
 #: The emulator evaluates one resource of a launch, its AMI; what a launch makes and its tags it lets pass. Of an object
-#: that is not there it says 404 to everybody. Secrets Manager is no part of it.
+#: that is not there it says 404 to everybody. Secrets Manager is no part of it: it has a test of its own.
 UNSEEN = {
     ("ReadSecrets", "secretsmanager:GetSecretValue"),
     ("TellMissing", "s3:ListBucket"),
@@ -131,3 +136,33 @@ def test_a_role_fails_at_its_work_without_any_one_action_of_its_policy(account: 
             spare.append((taken.sid, action))
 
     assert ([], []) == (spare, odd)
+
+
+def test_the_front_reads_the_secrets_of_its_stack_and_of_no_other_and_none_without_the_right(tmp_path: Path) -> None:
+    settings = read_settings(stack="irs", region="us-east-1")
+    document = json.dumps(policy("boot", Place(settings, ACCOUNT)))
+    names = [f"{stack}/{name}" for stack in ("irs", "irs-too", "mine-irs") for name in SECRETS]
+
+    with secrets_manager(tmp_path, checks_rights=True) as endpoint:
+
+        def client(service: str, key: str = ROOT_KEY, secret: str = ROOT_KEY) -> Any:
+            keys = {"aws_access_key_id": key, "aws_secret_access_key": secret}
+            return boto3.client(service, endpoint_url=endpoint, region_name=settings.region, **keys)
+
+        for name in names:
+            client("secretsmanager").create_secret(Name=name, SecretString=f"that of {name}")
+        iam = client("iam")
+        iam.create_user(UserName="boot")
+        made = iam.create_access_key(UserName="boot")["AccessKey"]
+        mine = client("secretsmanager", made["AccessKeyId"], made["SecretAccessKey"])
+
+        def readable() -> list[str]:
+            read = []
+            for name in names:
+                with suppress(mine.exceptions.ClientError):
+                    read.append(mine.get_secret_value(SecretId=name)["SecretString"])
+            return read
+
+        assert [] == readable()
+        iam.put_user_policy(UserName="boot", PolicyName="boot", PolicyDocument=document)
+        assert ["that of irs/web-token", "that of irs/flower-password"] == readable()
