@@ -2,7 +2,7 @@
 what is committed.
 
 ``python tools/cures.py [WORD…]`` writes a line a cure (those with a word in their name alone) and ends with 1 if a test
-went well without its cure. The rows are those of the design's «tests that must fail without each cure». Takes 15 minutes.
+went well without its cure. The rows are those of the design's «tests that must fail without each cure». Takes half an hour.
 """
 
 from __future__ import annotations
