@@ -63,6 +63,10 @@ def plan(
 
     It is the decision of a scaler that has just started: it has learned no rates, rests or arrivals yet.
     """
+    from irs.errors import SetupError
+
+    if visible is None and (inflight or workers or booting):
+        raise SetupError("--in-flight, --workers and --booting go with --visible: say how many images wait.")
     settings = _settings(policy)
     seen = _look() if visible is None else _imagine(visible, inflight, workers, booting)
     from scaler import State, decide
@@ -107,12 +111,14 @@ def simulate(
     try:
         from scaler.simulate import Assumptions, average, read_trace
         from scaler.simulate import simulate as play
-        from scaler.simulate.chart import draw
+        from scaler.simulate.chart import check, draw
         from scaler.simulate.score import score
     except ModuleNotFoundError as error:
         raise MissingExtra(f"`irs scaler simulate` needs {error.name}: pip install 'irs[scaler]'.") from None
     if chart is not None and len(traces) > 1:
         raise SetupError("--chart draws one trace: name one, or leave --chart out.")
+    if chart is not None:
+        check(chart)
     told = prices_of(read_settings())
     dollars = told.of(told.first) if price is None else price
     assumed = Assumptions(service_s=2 / rate, boot_s=boot_s, cap=cap)

@@ -11,14 +11,17 @@ from scaler.simulate.world import Outcome
 ENDINGS = (".png", ".svg")
 
 
-def draw(outcomes: Mapping[str, Outcome], path: Path, *, title: str) -> None:
-    """Write a PNG or SVG of the runs, by the name's ending.
-
-    Raises:
-        SetupError: another ending, or the file cannot be written.
-    """
+def check(path: Path) -> None:
+    """Make sure, before minutes of simulation, that a chart may be called so and has a folder. Raises SetupError."""
     if path.suffix.lower() not in ENDINGS:
         raise SetupError(f"{path} must end in {' or '.join(ENDINGS)}.")
+    if not path.parent.is_dir():
+        raise SetupError(f"{path} cannot be written: there is no folder {path.parent}.")
+
+
+def draw(outcomes: Mapping[str, Outcome], path: Path, *, title: str) -> None:
+    """Write a PNG or SVG of the runs, by the name's ending. Raises SetupError as :func:`check`, or when it cannot be written."""
+    check(path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 2.2 * len(outcomes) + 0.8), layout="constrained")

@@ -72,14 +72,19 @@ def test_simulate_draws_backlog_and_fleet(tmp_path: Path, name: str, head: bytes
     assert (tmp_path / name).read_bytes().startswith(head)
 
 
-def test_simulate_refuses_a_chart_of_another_kind(tmp_path: Path) -> None:
-    trace = tmp_path / "burst.csv"
-    trace.write_text("second,arrivals\n5,2\n")
-
-    said = CliRunner().invoke(app, ["scaler", "simulate", str(trace), "--chart", str(tmp_path / "c.gif")])
+@pytest.mark.parametrize(("name", "sentence"), [("c.gif", ".png or .svg"), ("none/c.png", "there is no folder")])
+def test_simulate_refuses_a_chart_that_cannot_be_written_before_it_simulates(tmp_path: Path, name: str, sentence: str) -> None:
+    said = CliRunner().invoke(app, ["scaler", "simulate", str(tmp_path / "unread.csv"), "--chart", str(tmp_path / name)])
 
     assert isinstance(said.exception, SetupError)
-    assert ".png or .svg" in str(said.exception)
+    assert sentence in str(said.exception)
+
+
+def test_plan_refuses_numbers_of_a_queue_that_it_was_not_given() -> None:
+    said = CliRunner().invoke(app, ["scaler", "plan", "--workers", "3"])
+
+    assert isinstance(said.exception, SetupError)
+    assert "go with --visible" in str(said.exception)
 
 
 def test_trace_refuses_what_is_no_day() -> None:
