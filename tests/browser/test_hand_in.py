@@ -100,6 +100,17 @@ def test_a_file_that_is_no_image_says_so_and_holds_up_no_other(visit: Visit, pho
     assert "2 files could not be sent" in visit.banners
 
 
+def test_where_nothing_can_be_sent_there_is_no_job_to_cancel_or_to_share(visit: Visit, tmp_path: Path):
+    (tmp_path / "notes.jpg").write_text("just a text")
+
+    visit.choose([tmp_path / "notes.jpg"])
+
+    visit.until(lambda: visit.headline == "Nothing was sent")
+    assert "This is a text, not an image." in visit.tiles("refused")[0]["text"]
+    assert (False, False) == tuple(visit.page.is_visible(one) for one in ("#cancel", "#copy-link"))
+    assert "" == visit.job_id
+
+
 @pytest.mark.parametrize("is_told_first", [False, True])
 def test_a_file_that_the_service_refuses_fails_and_holds_up_no_other(visit: Visit, photos: Photos, is_told_first: bool):
     """What the page lets pass and the service does not: its number has a record, and leaves no gap."""
@@ -225,6 +236,7 @@ def test_images_added_while_the_job_is_open_join_it_and_known_files_are_asked_ab
     visit.until_finished()
     assert first == visit.job_id
     assert 6 == len(visit.tiles("ok"))
+    assert [6] == visit.page.evaluate("JSON.parse(localStorage.getItem('irs.jobs')).map((job) => job.count)")
 
 
 def test_a_file_that_stands_twice_in_one_folder_is_asked_about(visit: Visit, photos: Photos):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from browsing import Browsing, Visit
 from serving import Site
 from waiting import eventually
+from webpages import Answers, record_of
+from workers import picture
 
-from irs.records import new_job_id
+from irs.records import Fault, Label, new_job_id
 
 #: Of a job opened this minute, and of one of long ago.
 NEW, OLD = new_job_id(), "01k9t3v6q8w0y2r4e6n8m1h3j5"
@@ -72,6 +75,35 @@ def test_a_job_is_cancelled_by_a_form_without_javascript(idle: Site, browsing: B
     visit.page.click("#cancel button")
 
     assert "Cancelled. 0 of 2 recognised." == (visit.page.text_content("#headline") or "").strip()
+
+
+def test_a_job_reads_the_same_with_javascript_and_without(idle: Site, browsing: Browsing):
+    """Once said by the page's scripts, once by the server: web.md 5.1."""
+    job = idle.workers.client.recognize([(f"{number}.jpg", picture(number)) for number in range(6)]).id
+    answers, dog = Answers(idle.workers.cloud), Label(label="dog", wnid=None, confidence=0.97)
+    for record in (
+        record_of(job, 0, confidence=0.83),
+        record_of(job, 1, confidence=0.999),
+        record_of(job, 2, confidence=0.41, hedged=dog),
+        record_of(job, 3, confidence=0.3),
+        record_of(job, 4, status="failed", labels=(), error=Fault(code="damaged", message="It ends early.")),
+        record_of(job, 5, labels=()),
+    ):
+        answers.store(record)
+    told = [browsing.open(f"{idle.url}/jobs/{job}", java_script_enabled=is_on) for is_on in (True, False)]
+    told[0].until(lambda: len(told[0].tiles("ok")) == 5)
+
+    for visit in told:
+        words = [" ".join(one.replace("\u00a0", " ").split()) for one in visit.page.locator(".words").all_inner_texts()]
+        assert [
+            "cat 83 % 0.jpg",
+            "cat >99 % 1.jpg",
+            "dog Not sure maybe cat 41 % 2.jpg",
+            "cat? 30 % Not sure 3.jpg",
+            "Failed The file is damaged. 4.jpg",
+            "No label Nothing that is wanted is likely enough. 5.jpg",
+        ] == words
+        assert re.fullmatch(r"5 recognised in \d+ s\. 2 not sure, 1 failed\.", visit.headline)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,6 @@ function setJob(job) {
   if (job.arrived !== lastArrived.count) lastArrived = { count: job.arrived, at: Date.now() };
   const ended = job.stage === "finished" || job.stage === "cancelled";
   by("downloads").hidden = !job.done;
-  by("cancel").hidden = ended;
   if (job.model) modelIs(job.model, null);
   // Results are on their way: somebody works.
   if (job.rate || (job.stage === "finished" && was && was !== job.stage)) dotIs(true);
@@ -204,6 +203,8 @@ function drawLine() {
   const isEmpty = !state.id && state.items.every((item) => item.state === "refused" || item.state === "cancelled");
   const title = isEmpty ? "Nothing was sent" : job && (job.done || !sending) ? headline(job) : sent;
   by("headline").textContent = title;
+  by("cancel").hidden = isEmpty || ["finished", "cancelled"].includes(stage());
+  by("copy-link").hidden = !state.id;
   document.title = `${title} · irs`;
   const waited_s = (Date.now() - (job && !way.total ? Date.parse(job.created) : startedAt)) / 1000;
   const isWaiting = !!job && !job.done && arrived > 0 && waited_s > PATIENCE_S && job.stage !== "cancelled";
@@ -270,9 +271,14 @@ async function openAddressed() {
   isAddressed = /^#\d+$/.test(location.hash) && !(await detail(true))?.showAddressed();
 }
 
+/** Among the recent jobs of this browser. */
+const keep = () => remember(/** @type {string} */ (state.id), state.items.length, state.items[0]?.name ?? "");
+
 on("items", (items) => {
   document.body.dataset.view = "job";
   /** @type {HTMLElement} */ (document.querySelector("h1")).textContent = `Job of ${day(Date.now() / 1000)}`;
+  // What was added to an open job counts as its own.
+  if (state.id && items.some((/** @type {import("./state.js").Item} */ { file }) => file)) keep();
   grid.draw(items);
   line();
 });
@@ -285,7 +291,7 @@ on("said", (text) => say(text, true));
 on("opened", (job) => {
   history.pushState({ job: job.id }, "", `${root}/jobs/${job.id}${location.search}`);
   document.body.dataset.job = job.id;
-  remember(job.id, state.items.length, state.items[0]?.name ?? "");
+  keep();
   join(job.id);
   setJob(job);
 });
