@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from typing import Any
@@ -117,7 +119,9 @@ class Life:
         self._said: Phase | None = None
         #: By ``time.monotonic``: since when nothing is in hand.
         self._rests_since: float | None = None
-        self._changed = threading.Event()
+        # A queue, and no event: a signal's handler may say something while its thread is just saying something, and
+        # would wait for ever for a lock which that thread holds.
+        self._changed: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._keep_saying, name="irs-beat", daemon=True)
@@ -192,7 +196,7 @@ class Life:
             )
         self._say(self._last_phase)
         self._ended.set()
-        self._changed.set()
+        self._changed.put(None)
         self._thread.join(timeout=5)
         if self._health is not None:
             self._health.shutdown()
@@ -267,13 +271,13 @@ class Life:
 
     def _say(self, phase: Phase) -> None:
         self._beat = replace(self._beat, phase=phase)
-        self._changed.set()
+        self._changed.put(None)
 
     def _keep_saying(self) -> None:
         is_last = False
         while not is_last:
-            self._changed.wait(LOOK_S)
-            self._changed.clear()
+            with suppress(queue.Empty):
+                self._changed.get(timeout=LOOK_S)
             # Asked before the phase is read: the end may come while an earlier beat is on its way.
             is_last = self._ended.is_set()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,30 @@ def test_a_beat_that_met_what_nobody_foresaw_is_not_the_last(cloud: Cloud, monke
     finally:
         life.end()
     assert "stopped" == Beat.from_json(cloud.output.get(key)).phase
+
+
+@pytest.mark.timeout(20)
+def test_a_signal_that_comes_while_the_worker_says_how_it_is_drains_it(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irs.worker.life.load_engine", lambda *_, **__: None)
+    life = Life(cloud)
+    life.begin()
+    drained = 0
+
+    def drain(*_: object) -> None:
+        nonlocal drained
+        life.drain()
+        drained += 1
+
+    before = signal.signal(signal.SIGVTALRM, drain)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 1e-3, 1e-3)
+    try:
+        # As often as it takes to meet each place of the code.
+        while drained < 50:
+            life._say("ready")
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    life.end()
 
 
 def test_a_worker_told_to_retire_answers_all_that_waits_and_then_leaves_drained(workers: Workers) -> None:
