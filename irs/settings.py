@@ -1,6 +1,6 @@
 """Every setting once: ``IRS_*``, its unit, default and meaning. Read once, at start; frozen.
 
-The table in README.md is made from this class, and a test compares them.
+``docs/reference/settings.md`` is made from this class, and a test compares them.
 """
 
 from __future__ import annotations
@@ -297,17 +297,3 @@ def read_settings(**overrides: object) -> Settings:
 def get_settings() -> Settings:
     """Return the settings of this process, read from the environment at the first call."""
     return read_settings()
-
-
-def table() -> str:
-    """Return all settings as a Markdown table: name, default, meaning."""
-    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory else field.default
-        shown = f"`{','.join(default) if isinstance(default, tuple) else default}`" if default not in ("", (), None) else ""
-        rows.append(f"| `IRS_{name.upper()}` | {shown} | {field.description} |")
-    return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(table())  # noqa: T201
