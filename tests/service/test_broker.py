@@ -179,8 +179,17 @@ def test_a_message_whose_task_never_succeeds_is_kept(probe: Probe) -> None:
         ),
         json.dumps({"body": "W10=", "properties": None}),
         json.dumps({"body": "[[1],{},{}]", "properties": {"delivery_info": {}}, "headers": {"task": "probe.work"}}),
+        json.dumps(
+            {
+                "body": "[[1], {}, {",
+                "content-type": "application/json",
+                "content-encoding": "utf-8",
+                "properties": {"delivery_info": {}, "delivery_tag": "a", "body_encoding": "utf-8"},
+                "headers": {"task": "probe.work", "id": "a"},
+            }
+        ),
     ],
-    ids=["text", "list", "bad-base64", "unknown-encoding", "null-properties", "no-id"],
+    ids=["text", "list", "bad-base64", "unknown-encoding", "null-properties", "no-id", "bad-content"],
 )
 def test_a_poison_body_never_ends_the_worker(probe: Probe, body: str) -> None:
     worker = probe.start()
