@@ -105,10 +105,11 @@ export async function send(picked) {
     await Promise.all(items.slice(start, start + LOOKS_AT_ONCE).map(look));
     if (!items.some((item) => sendable.has(item))) continue;
     // The first images are on their way while the rest is looked at.
-    if (!state.id && !(await (opening ??= open(items.length)))) return;
+    if (!state.id && !(await (opening ??= open(items.filter(({ state: at }) => at !== "refused").length)))) return;
     fill();
   }
-  if (!state.id) tell("settled");
+  if (state.id) fill();
+  else tell("settled");
 }
 
 /** Told from its first bytes: what is no picture is not sent at all. @param {import("./state.js").Item} item */
