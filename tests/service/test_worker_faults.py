@@ -19,6 +19,8 @@ from irs.settings import read_settings
 
 #: Put into a worker as its sitecustomize: faults of ours that no image and no setting can bring about.
 CRASHES = """
+from threading import Event
+
 from irs.models import Forward
 from irs.worker.engine import Engine
 
@@ -26,6 +28,8 @@ answer, probabilities = Engine._answer, Forward.probabilities
 raised = {"bug": RuntimeError, "memory": MemoryError, "exit": SystemExit}
 
 def crash_in_answer(self, work, draft):
+    if work.name == "hang":
+        Event().wait()
     if work.name in raised:
         raise raised[work.name]("as asked")
     return answer(self, work, draft)
@@ -184,6 +188,19 @@ def test_a_picture_that_the_model_fails_on_spoils_none_of_its_batch(workers: Wor
     assert found[4].error is not None
     assert "internal" == found[4].error.code
     assert {1} == {record.receives for record in found}
+
+
+def test_a_worker_whose_task_hangs_answers_the_rest_and_ends_for_a_fresh_one(workers: Workers, tmp_path: Path) -> None:
+    limits = {"IRS_MAX_LEASE_SECONDS": "3", "IRS_VISIBILITY_SECONDS": "2", "IRS_DRAIN_SECONDS": "1"}
+    running = workers.start(PYTHONPATH=crashing(tmp_path), **limits)
+
+    hung, fine = workers.sent(picture(1), picture(2), names=("hang", "fine.jpg"))
+
+    assert "ok" == workers.answered([fine])[0].status
+    # The code by which a supervisor starts another one.
+    assert os.EX_SOFTWARE == running.process.wait(30)
+    assert workers.store.find(hung) is None
+    eventually(lambda: workers.depth() == (1, 0))
 
 
 def crashing(folder: Path) -> str:
