@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -73,6 +74,7 @@ def serve(cloud: Cloud, say: Callable[[str], None], *, fd: int | None = None) ->
     """
     settings = cloud.settings
     check_reach(settings)
+    allow_files(2 * CONNECTIONS)
     listener = socket.socket(fileno=fd) if fd is not None else listen(settings.web_host, settings.web_port)
     with listener:
         config = uvicorn.Config(
@@ -95,6 +97,14 @@ def serve(cloud: Cloud, say: Callable[[str], None], *, fd: int | None = None) ->
         signal.signal(signal.SIGTERM, lambda *_: None)
         say(address_of(listener, settings))
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def allow_files(count: int) -> None:
+    """Let this process have ``count`` files and connections open, or as many as it may: the usual 1,024 are too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def check_reach(settings: Settings) -> None:

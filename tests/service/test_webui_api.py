@@ -33,6 +33,7 @@ from irs.provision import provision
 from irs.records import SCALER_STATE_KEY, Beat, Fault, ModelFacts, beat_key
 from irs.settings import read_settings
 from webui.openapi import OPERATIONS
+from webui.server import allow_files
 
 
 @pytest.fixture(scope="module")
@@ -619,6 +620,7 @@ def test_an_upload_that_stalls_is_told_so_and_gives_its_room_back(page: WebPage,
 
 
 def test_beyond_a_thousand_connections_one_is_told_to_come_later(page: WebPage) -> None:
+    allow_files(2000)
     with contextlib.ExitStack() as held:
         for _ in range(1000):
             held.enter_context(socket.create_connection((page.host, page.port), timeout=10))
