@@ -118,6 +118,8 @@ def test_the_sdist_builds_the_same_wheel_and_says_what_changed(dist: Path, wheel
 
 
 @pytest.mark.slow
+# pip unpacks torch and all else that a user gets: minutes of a busy machine.
+@pytest.mark.timeout(1800)
 def test_a_wheel_in_an_empty_environment_recognises_a_photo(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
