@@ -73,7 +73,13 @@ def test_simulator_gives_the_published_rows_of_the_other_policies_on_one_burst(
 #: p50, p95, p99, mean in seconds; instance-hours; launches: means of the seeds 1, 2 and 3.
 PUBLISHED = {
     ("flash-crowd", "classic"): (110.49, 171.0, 183.4, 111.57, 5.67, 140),
+    ("flash-crowd", "keda:5"): (136.32, 196.3, 209.6, 136.77, 16.99, 133),
     ("flash-crowd", "keda:10"): (136.32, 196.3, 209.6, 136.77, 16.95, 133),
+    ("flash-crowd", "keda:20"): (136.32, 196.3, 209.6, 136.77, 16.86, 133),
+    ("flash-crowd", "keda:60"): (136.32, 196.3, 209.6, 136.77, 16.49, 133),
+    ("flash-crowd", "target:10"): (323.62, 396.3, 410.1, 296.70, 38.73, 114),
+    ("flash-crowd", "target:60"): (323.62, 396.3, 410.1, 296.70, 38.43, 114),
+    ("flash-crowd", "target:20:1"): (313.54, 387.2, 400.7, 271.92, 42.73, 109),
     ("flash-crowd", "target:20"): (323.62, 396.3, 410.1, 296.70, 38.67, 114),
     # Published with 9.32 h and a mean of 110.65 s: since then no worker is kept through a rest of an hour and more.
     ("flash-crowd", "latency"): (110.10, 171.0, 183.4, 111.20, 8.64, 134),
@@ -82,21 +88,31 @@ PUBLISHED = {
     ("steady-ramp", "classic"): (11.09, 32.2, 43.5, 13.16, 48.97, 1196),
     ("steady-ramp", "keda:5"): (1.17, 16.3, 31.3, 3.39, 57.54, 306),
     ("steady-ramp", "keda:10"): (1.28, 39.2, 49.5, 8.31, 62.51, 423),
+    ("steady-ramp", "keda:20"): (1.39, 48.2, 60.6, 10.93, 57.64, 405),
+    ("steady-ramp", "keda:60"): (3.28, 62.8, 72.5, 17.77, 44.15, 274),
+    ("steady-ramp", "target:10"): (1.31, 222.8, 268.2, 37.23, 66.07, 183),
     ("steady-ramp", "target:20"): (1.51, 228.5, 267.8, 43.95, 63.38, 179),
     ("steady-ramp", "latency"): (0.95, 2.5, 5.3, 1.24, 57.17, 96),
     ("steady-ramp", "balanced"): (0.99, 3.1, 6.5, 1.36, 49.80, 84),
     ("steady-ramp", "eco"): (1.53, 18.4, 31.9, 4.50, 37.69, 70),
     ("bursty-day", "classic"): (16.94, 51.2, 61.6, 20.87, 132.24, 5944),
+    ("bursty-day", "keda:5"): (1.27, 5.8, 21.4, 2.35, 156.48, 864),
+    ("bursty-day", "keda:20"): (2.58, 18.2, 35.8, 5.11, 74.59, 368),
+    ("bursty-day", "keda:60"): (6.97, 50.3, 66.6, 14.24, 50.34, 245),
     ("bursty-day", "keda:10"): (1.65, 10.6, 28.1, 3.29, 107.63, 568),
     ("bursty-day", "target:20"): (1.30, 191.0, 233.0, 30.79, 194.48, 662),
+    ("bursty-day", "target:60"): (1.67, 178.8, 227.8, 30.22, 121.06, 388),
+    ("bursty-day", "target:20:1"): (1.46, 122.8, 173.9, 19.72, 157.21, 471),
     ("bursty-day", "latency"): (1.33, 4.7, 10.6, 1.98, 110.43, 337),
     ("bursty-day", "balanced"): (1.65, 6.8, 17.0, 2.67, 84.35, 252),
     ("bursty-day", "eco"): (5.38, 33.5, 61.5, 9.68, 42.39, 152),
 }
-#: Runs of the whole day take some seconds each.
+#: These rows are run each time; each of the others takes some seconds and more.
+QUICK = {("flash-crowd", "classic"), ("flash-crowd", "keda:10"), ("flash-crowd", "target:20"), ("flash-crowd", "balanced")}
+QUICK |= {("flash-crowd", "latency"), ("flash-crowd", "eco"), ("steady-ramp", "balanced"), ("steady-ramp", "keda:5")}
 CASES = [
-    pytest.param(trace, policy, expected, marks=pytest.mark.slow if trace == "bursty-day" else ())
-    for (trace, policy), expected in PUBLISHED.items()
+    pytest.param(*case, expected, marks=() if case in QUICK else [pytest.mark.slow, pytest.mark.timeout(900)])
+    for case, expected in PUBLISHED.items()
 ]
 
 
@@ -105,9 +121,9 @@ CASES = [
 def test_simulator_reproduces_the_published_table_within_3_percent(trace: str, policy: str, expected: tuple[float, ...]) -> None:
     got = mean_score(read_trace(TRACES / f"{trace}.csv"), policy, (1, 2, 3))
 
-    assert expected == pytest.approx(
-        (got.p50_s, got.p95_s, got.p99_s, got.mean_s, got.instance_hours, got.launches), rel=0.035, abs=0.05
-    )
+    # Half a digit of what is published comes on top.
+    assert expected[:5] == pytest.approx((got.p50_s, got.p95_s, got.p99_s, got.mean_s, got.instance_hours), rel=0.03, abs=0.05)
+    assert expected[5] == pytest.approx(got.launches, rel=0.035)
     assert (0, 0) == (got.cap_violations, got.unfinished)
 
 
