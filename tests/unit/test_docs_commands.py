@@ -55,6 +55,8 @@ def test_a_command_is_one_that_can_be_typed(where: str, command: str, folder: Pa
             case "make":
                 targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
                 assert {word for word in arguments if "=" not in word} <= targets
+            case "python" if arguments[0].startswith("tools/"):
+                assert (ROOT / arguments[0]).is_file()
             case "aws":
                 check_aws(arguments)
             case other:
