@@ -190,6 +190,9 @@ def be_scaler(scene: Scene) -> None:
     orders.retire("i-9", launch="", why="surplus")
     assert "i-9" in orders.standing()
     orders.forget("i-9")
+    models = scene.root.settings.models_bucket
+    scene.root.bucket(models).put("shoes/current.json", b'{"digest": "4f1c"}', content_type="application/json")
+    assert cloud.bucket(models).get("shoes/current.json")
     ec2 = connect(cloud)
     ec2.check()
     (id,) = ec2.run(Intent(launch=f"{cloud.settings.stack}-1-{secrets.token_hex(4)}", pair=ec2.candidates[0], count=1, at=0.0))

@@ -217,6 +217,8 @@ def front(settings: Settings, tags: list[Json]) -> Json:
         # Caddy, of this machine.
         "WEB_TRUSTED_PROXIES": "127.0.0.1",
         "FLOWER_URL": {"Fn::Join": ["", ["https://", name, "/flower/"]]},
+        # The scaler asks what it stands for, and has workers follow when it is rolled.
+        "MODEL": {"Ref": "Model"},
         "SCALER_TEMPLATE": f"{settings.stack}-worker:$Latest",
         "SCALER_SUBNETS": {"Fn::Join": [",", {"Ref": "Subnets"}]},
         "SCALER_TYPES": {"Ref": "Types"},

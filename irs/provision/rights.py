@@ -203,6 +203,7 @@ def scaler(place: Place) -> list[Grant]:
         Grant("FindWorkers", ("s3:ListBucket",), (place.bucket(names.output_bucket),)),
         Grant("LeadAndOrder", ("s3:PutObject",), place.objects(names.output_bucket, "scaler/*", "desired/*")),
         Grant("Forget", ("s3:DeleteObject",), place.objects(names.output_bucket, "scaler/*", "desired/*", "workers/*")),
+        Grant("FollowRolls", ("s3:GetObject",), place.objects(names.models_bucket, "*/current.json")),
         # EC2 knows no narrower right to look.
         Grant("Look", ("ec2:DescribeInstances", "ec2:DescribeSubnets", "ec2:DescribeImages"), ("*",)),
         Grant("LaunchOurs", ("ec2:RunInstances",), place.ec2("instance", "volume"), asked),
