@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -87,6 +88,14 @@ def test_a_worker_tells_its_phases_and_counts_what_it_answered(
     assert ready.idle_since is not None
     assert 1 <= busy.busy_slots <= 3
     assert busy.idle_since is None
+
+
+def test_a_worker_ends_with_130_at_ctrl_c_as_every_command_does(workers: Workers) -> None:
+    worker = workers.start()
+
+    worker.process.send_signal(signal.SIGINT)
+
+    assert 130 == worker.process.wait(20), worker.said
 
 
 def test_a_worker_told_to_stop_under_load_ends_in_time_and_the_next_answers_the_rest(workers: Workers) -> None:

@@ -227,9 +227,16 @@ def test_a_validation_folder_without_pictures_is_told_before_the_training(tmp_pa
     assert ["validation"] == [path.name for path in tmp_path.iterdir()]
 
 
-def test_a_net_that_takes_no_such_pictures_is_told(tmp_path, squares):
-    with pytest.raises(SetupError, match="vit_b_32 does not take pictures of 32 px: give another --side, 224 fits most"):
-        train(options(squares, tmp_path / "out", architecture="vit_b_32"))
+@pytest.mark.parametrize(
+    ("architecture", "sentence"),
+    [
+        ("inception_v3", "inception_v3 does not take pictures of 48 px: give another --side, 224 fits most"),
+        ("vit_b_32", r"The architecture vit_b_32 takes no pictures of 48 px \(.+\): choose another side"),
+    ],
+)
+def test_a_net_that_takes_no_such_pictures_is_told(tmp_path, squares, architecture, sentence):
+    with pytest.raises(SetupError, match=sentence):
+        train(options(squares, tmp_path / "out", architecture=architecture, side_px=48))
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 1.0}, {"architecture": None, "backbone": "resnet18@random", "epochs": None}])
