@@ -66,26 +66,26 @@ class TargetTracking:
         self._points: deque[tuple[int, int]] = deque(maxlen=self._IN_POINTS)
 
     def tick(self, world: World) -> None:
-        """Act on the points of the minutes before, then add one."""
-        present = _present(world)
+        """Act on the points of the minutes before, and add one of the fleet as it was found."""
+        present, ready = _present(world), len(world.of_phase("ready"))
         _scale(world, max(self._minimum, self._desired(world, present)), present)
-        self._points.append((world.read()[0], len(world.of_phase("ready"))))
+        # With none ready the backlog of one instance is all of it: else the alarm would wait for the first one.
+        self._points.append((world.read()[0], max(1, ready)))
 
     def _desired(self, world: World, present: int) -> int:
         if not self._points:
             return present
+        seen, ready = self._points[-1]
         if present == 0:
             # A step policy of its own: with no instance there is no backlog of one.
-            return 1 if self._points[-1][0] else 0
-        # With none ready the backlog of one instance is all of it: else the alarm would wait for the first one.
-        visible = [waiting for waiting, _ in self._points]
-        values = [waiting / max(ready, 1) for waiting, ready in self._points]
+            return 1 if seen else 0
+        values = [waiting / instances for waiting, instances in self._points]
         late = values[-self._OUT_POINTS :]
         if len(late) == self._OUT_POINTS and min(late) > self._target:
-            return min(self._cap, max(present, math.ceil(visible[-1] / self._target)))
+            return min(self._cap, max(present, math.ceil(seen / self._target)))
         is_low = len(values) == self._IN_POINTS and max(values) < self._IN_SHARE * self._target
         if is_low and not world.of_phase("booting"):
-            return min(present, math.ceil(max(visible) / self._target))
+            return min(present, math.ceil(ready * max(values) / self._target))
         return present
 
 

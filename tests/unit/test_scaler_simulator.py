@@ -92,6 +92,8 @@ PUBLISHED = {
     ("steady-ramp", "keda:60"): (3.28, 62.8, 72.5, 17.77, 44.15, 274),
     ("steady-ramp", "target:10"): (1.31, 222.8, 268.2, 37.23, 66.07, 183),
     ("steady-ramp", "target:20"): (1.51, 228.5, 267.8, 43.95, 63.38, 179),
+    ("steady-ramp", "target:60"): (1.65, 227.7, 272.9, 57.38, 60.48, 176),
+    ("steady-ramp", "target:20:1"): (1.54, 211.2, 253.4, 47.68, 63.84, 176),
     ("steady-ramp", "latency"): (0.95, 2.5, 5.3, 1.24, 57.17, 96),
     ("steady-ramp", "balanced"): (0.99, 3.1, 6.5, 1.36, 49.80, 84),
     ("steady-ramp", "eco"): (1.53, 18.4, 31.9, 4.50, 37.69, 70),
@@ -100,6 +102,7 @@ PUBLISHED = {
     ("bursty-day", "keda:20"): (2.58, 18.2, 35.8, 5.11, 74.59, 368),
     ("bursty-day", "keda:60"): (6.97, 50.3, 66.6, 14.24, 50.34, 245),
     ("bursty-day", "keda:10"): (1.65, 10.6, 28.1, 3.29, 107.63, 568),
+    ("bursty-day", "target:10"): (1.20, 192.4, 234.0, 31.61, 243.03, 851),
     ("bursty-day", "target:20"): (1.30, 191.0, 233.0, 30.79, 194.48, 662),
     ("bursty-day", "target:60"): (1.67, 178.8, 227.8, 30.22, 121.06, 388),
     ("bursty-day", "target:20:1"): (1.46, 122.8, 173.9, 19.72, 157.21, 471),
@@ -109,7 +112,7 @@ PUBLISHED = {
 }
 #: These rows are run each time; each of the others takes some seconds and more.
 QUICK = {("flash-crowd", "classic"), ("flash-crowd", "keda:10"), ("flash-crowd", "target:20"), ("flash-crowd", "balanced")}
-QUICK |= {("flash-crowd", "latency"), ("flash-crowd", "eco"), ("steady-ramp", "balanced"), ("steady-ramp", "keda:5")}
+QUICK |= {("flash-crowd", "latency"), ("flash-crowd", "eco"), ("steady-ramp", "balanced"), ("steady-ramp", "target:20")}
 CASES = [
     pytest.param(*case, expected, marks=() if case in QUICK else [pytest.mark.slow, pytest.mark.timeout(900)])
     for case, expected in PUBLISHED.items()
@@ -123,7 +126,7 @@ def test_simulator_reproduces_the_published_table_within_3_percent(trace: str, p
 
     # Half a digit of what is published comes on top.
     assert expected[:5] == pytest.approx((got.p50_s, got.p95_s, got.p99_s, got.mean_s, got.instance_hours), rel=0.03, abs=0.05)
-    assert expected[5] == pytest.approx(got.launches, rel=0.035)
+    assert expected[5] == pytest.approx(got.launches, rel=0.03)
     assert (0, 0) == (got.cap_violations, got.unfinished)
 
 
