@@ -140,10 +140,12 @@ async def _serve(
     import ministack.app
     import uvicorn
 
+    import irs.local.s3
     import irs.local.sqs
     from irs.local.guard import Guard
 
     load_services()
+    irs.local.s3.patch()
     polls = irs.local.sqs.patch()
     door.open()
     config = uvicorn.Config(

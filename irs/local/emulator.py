@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from irs.errors import MissingExtra, SetupError
 from irs.local.home import Endpoint, Home
 
-#: The only version the patches of irs.local.sqs are tested with.
+#: The only version the patches of irs.local.s3 and irs.local.sqs are tested with.
 TESTED_VERSION = "1.5.33"
 
 _SERVICES = ("s3", "sqs", "sns", "iam", "sts", "cloudwatch", "ec2")
