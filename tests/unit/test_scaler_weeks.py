@@ -30,19 +30,21 @@ def live_through(town: Town, scalers: Scalers, seconds: int) -> None:
             town.hand_in(round(chance.paretovariate(1.1)) if chance.random() < 0.9 else chance.randint(100, 400))
         unlucky = chance.randrange(len(scalers.loops))
         happening = chance.random()
+        is_stopped = 0.04 <= happening < 0.05
         if happening < 0.02:
             scalers.paused_until[unlucky] = town.t + chance.randint(5, 200)
         elif happening < 0.04:
             kill_in[0] = chance.randint(1, 40)
-        elif happening < 0.05:
-            scalers.loops[unlucky].close()
-        elif happening < 0.06:
+        elif 0.05 <= happening < 0.06:
             scalers.wall_jump_s[unlucky] = chance.uniform(-86_400, 86_400)
-        elif happening < 0.07:
+        elif 0.06 <= happening < 0.07:
             scalers.store.is_down = True
-        elif happening < 0.12:
+        elif 0.07 <= happening < 0.12:
             scalers.store.is_down = False
         try:
+            if is_stopped:
+                # And may be killed in the middle of it.
+                scalers.loops[unlucky].close()
             scalers.run(chance.randint(1, 120))
         except Killed:
             scalers.restart(unlucky if scalers.acting is None else scalers.acting)
