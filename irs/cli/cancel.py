@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from irs.cli.options import AsJson
 from irs.cli.outcome import answer, note
 
 
@@ -14,7 +15,7 @@ def cancel(
     id: Annotated[
         str, typer.Argument(metavar="JOB", help="Id of the job; JOB.NUMBER for one of its images.", show_default=False)
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Cancel a job: none of its images is begun any more, by no worker. Records that stand stay."""
     from irs.cli.service import find_cloud

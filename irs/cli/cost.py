@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from irs.cli.options import AsJson, InstanceType, PricePerHour
 from irs.cli.outcome import answer
 
 if TYPE_CHECKING:
@@ -15,14 +16,9 @@ if TYPE_CHECKING:
 
 def cost(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.", show_default=False)],
-    instance_type: Annotated[
-        str, typer.Option("--type", help="Instance type of the workers, priced on demand by the table.", show_default=False)
-    ] = "",
-    price_per_hour: Annotated[
-        float | None,
-        typer.Option(min=0, help="Dollars for one hour of one worker; else IRS_PRICE_PER_HOUR.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+    instance_type: InstanceType = "",
+    price_per_hour: PricePerHour = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a job has cost so far: the time of its workers, its requests, its storage; what they idled apart."""
     from irs.cli.service import find_cloud

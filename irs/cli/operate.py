@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from irs.cli.options import AsJson
 from irs.cli.outcome import answer, end_at_once, note
 from irs.cli.tables import clear_screen, show_table
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from irs.monitoring.status import Status, WorkerSeen
 
 WATCH_S = 2.0
-
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 
 def worker(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from irs.cli.options import AsJson
 from irs.cli.outcome import answer, note
 from irs.cli.tables import show_table
 
@@ -21,7 +22,6 @@ app = typer.Typer(help="Workers follow the queue: what would be done, and what i
 TITLES = ("trace", "policy", "p50 s", "p95 s", "p99 s", "mean s", "hours", "launches", "dollars")
 SHOWN_LAUNCHES = 1000
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 Policy = Annotated[
     str | None,
     typer.Option(help="classic, latency, balanced, eco, or a price of waiting; else the settings.", show_default=False),

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from irs.cli.options import AsJson
 from irs.cli.outcome import Code, answer, note
 
 
@@ -18,7 +19,7 @@ def sync(
     ],
     prefix: Annotated[str, typer.Option(help="Folder under drop/ to put them in.", show_default=False)] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put the pictures of a folder into the drop box, only those that are new; results/NAME.json appears for each.
 

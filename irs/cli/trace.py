@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from irs.cli.options import AsJson, InstanceType, PricePerHour
 from irs.cli.outcome import answer
 
 if TYPE_CHECKING:
@@ -22,14 +23,9 @@ def trace(
         str,
         typer.Argument(metavar="ID", help="JOB/NUMBER, or the id of a task: JOB.NUMBER, or a plain call's.", show_default=False),
     ],
-    instance_type: Annotated[
-        str, typer.Option("--type", help="Instance type of the worker, priced on demand by the table.", show_default=False)
-    ] = "",
-    price_per_hour: Annotated[
-        float | None,
-        typer.Option(min=0, help="Dollars for one hour of one worker; else IRS_PRICE_PER_HOUR.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+    instance_type: InstanceType = "",
+    price_per_hour: PricePerHour = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show where the time of one image went, who answered it, in which batch, and what it cost."""
     from irs.cli.service import find_cloud
