@@ -17,8 +17,9 @@ demo: setup
 	$(BIN)/irs up --model "$(or $(MODEL),auto)" -- $(BIN)/python -m irs.cli.demo
 
 # Most tests wait for processes: two at a time take little more than half the time. One file stays in one process.
+# Properties are tried on the same examples each time; `make test-all` draws new ones.
 test: setup
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 
 test-all: setup
 	$(BIN)/pytest -m '' --timeout 900

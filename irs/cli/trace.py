@@ -69,7 +69,8 @@ def lines_of(found: Trace, *, bars: bool) -> list[str]:
 def _bar(step: Step, whole_s: float) -> str:
     if whole_s <= 0:
         return ""
-    begin = round(BAR_CHARACTERS * step.at_s / whole_s)
+    # Stages are told in millionths of a second: of less than that a part may be longer than its whole.
+    begin = min(BAR_CHARACTERS - 1, round(BAR_CHARACTERS * min(1.0, step.at_s / whole_s)))
     # What took any time is seen, at least as a hair.
-    length = max(1, round(BAR_CHARACTERS * step.took_s / whole_s)) if step.took_s > 0 else 0
-    return " " * min(begin, BAR_CHARACTERS - 1) + "█" * length
+    length = max(1, round(BAR_CHARACTERS * min(1.0, step.took_s / whole_s))) if step.took_s > 0 else 0
+    return " " * begin + "█" * min(length, BAR_CHARACTERS - begin)
