@@ -238,8 +238,9 @@ def _translated(bucket: str, key: str) -> Iterator[None]:
     except (store.NotFoundError, FileNotFoundError):
         raise NotFound(f"s3://{bucket}/{key}") from None
     except (store.PermissionDeniedError, store.UnauthenticatedError) as error:
-        # A 403 may also speak of the clock or the keys of this process, which pass: never of the image.
-        if "AccessDenied" in str(error):
+        # A 403 may also speak of the clock or the keys of this process, which pass: never of the image. Nor do keys that
+        # cannot be had (unauthenticated, to obstore), whatever was denied there.
+        if isinstance(error, store.PermissionDeniedError) and "AccessDenied" in str(error):
             raise Forbidden(f"s3://{bucket}/{key}") from None
         raise StorageUnavailable(f"S3 refuses this process for s3://{bucket}/{key}: {first_line(error)}") from error
     except ClientError as error:

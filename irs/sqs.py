@@ -15,6 +15,7 @@ from typing import Any
 import pycurl
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 
 from irs.cloud import CONNECT_SECONDS, Cloud
@@ -40,7 +41,7 @@ class SqsConnection:
         """Return SQS's answer to one ``action`` (its JSON protocol); tries once.
 
         Raises:
-            QueueUnavailable: no answer in time, or any answer but the one asked for.
+            QueueUnavailable: no keys, no answer in time, or any answer but the one asked for.
         """
         with Call("sqs", action):
             return self._answer(action, request, within_s)
@@ -77,7 +78,11 @@ class SqsConnection:
             headers={"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"AmazonSQS.{action}"},
         )
         # Signed right before sending, with keys asked for anew: a role's keys end, and so does a signature.
-        SigV4Auth(self._credentials.get_frozen_credentials(), "sqs", self._region).add_auth(request)
+        try:
+            keys = self._credentials.get_frozen_credentials()
+        except (BotoCoreError, ClientError) as error:
+            raise QueueUnavailable(f"{action} has no keys to sign with: {error}") from None
+        SigV4Auth(keys, "sqs", self._region).add_auth(request)
         curl = self._curl
         # Everything is set on each request: a handle keeps its old values, and its connection, which is wanted.
         curl.reset()
