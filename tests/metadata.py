@@ -14,7 +14,10 @@ _TOKEN, _TTL = "X-aws-ec2-metadata-token", "X-aws-ec2-metadata-token-ttl-seconds
 
 
 class MetadataService(ThreadingHTTPServer):
-    """Answers what ``says`` holds by path; ``asked`` counts the paths that came with a good token."""
+    """Answers what ``says`` holds by path; ``asked`` counts the paths that came with a good token.
+
+    While it ``is_cut`` an answer ends before the length that it announces.
+    """
 
     daemon_threads = True
 
@@ -22,6 +25,7 @@ class MetadataService(ThreadingHTTPServer):
         self.says: dict[str, str] = {}
         self.asked: Counter[str] = Counter()
         self.tokens: set[str] = set()
+        self.is_cut = False
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -51,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, text: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
+        self.send_header("Content-Length", str(len(text) + self.server.is_cut))
         self.end_headers()
         self.wfile.write(text.encode())
 

@@ -56,6 +56,7 @@ class Metadata:
 
         Raises:
             OSError: the service did not answer, or refused.
+            HTTPException, ValueError: its answer was cut off, or is no text.
         """
         for is_last in (False, True):
             if time.monotonic() >= self._token_until:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from http.client import HTTPException
 
 from irs.worker.metadata import TAG_PATH, Metadata
 
@@ -47,7 +48,7 @@ class Spot:
     def _find(self, path: str) -> str | None:
         try:
             found = self._metadata.find(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             # Told once: it may be away for long, and the worker works without it.
             if not self._is_silent:
                 log.warning("metadata_silent", extra={"path": path, "reason": str(error)})

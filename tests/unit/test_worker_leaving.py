@@ -157,3 +157,22 @@ def test_a_notice_is_told_once(metadata: MetadataService, path: str, monkeypatch
 
     assert ["irs-7-1", f"{path.rpartition('/')[2]}: {{}}"] == heard
     assert asked == metadata.asked.total()
+
+
+def test_a_notice_is_heard_though_an_answer_before_it_was_cut_off(
+    metadata: MetadataService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("irs.worker.spot.PERIOD_S", 0.01)
+    heard: list[str] = []
+    metadata.says["meta-data/spot/instance-action"] = "{}"
+    client = Metadata(metadata.endpoint)
+    client.find("meta-data")
+    metadata.is_cut = True
+    running = Spot(client, on_launch=heard.append, on_notice=heard.append)
+    eventually(lambda: metadata.asked["meta-data/spot/instance-action"] >= 1)
+
+    metadata.is_cut = False
+
+    eventually(lambda: heard)
+    running.end()
+    assert ["instance-action: {}"] == heard
