@@ -106,6 +106,24 @@ def test_a_job_reads_the_same_with_javascript_and_without(idle: Site, browsing: 
         assert re.fullmatch(r"5 recognised in \d+ s\. 2 not sure, 1 failed\.", visit.headline)
 
 
+def test_a_failed_image_says_what_is_wrong_and_what_to_do_to_one_who_knows_nothing_of_the_service(idle: Site, browsing: Browsing):
+    job = idle.workers.client.recognize([("plan.png", picture(1))]).id
+    reason = "The PNG file is damaged (broken PNG file (chunk b'IDAT')): hand in a whole copy."
+    error = Fault(code="damaged", message=reason)
+    Answers(idle.workers.cloud).store(record_of(job, 0, status="failed", labels=(), error=error))
+    said = "The file is damaged. Part of it is missing or broken: copy it anew from where it came, and add that."
+
+    visit = browsing.open(f"{idle.url}/jobs/{job}#0")
+    # There is no such picture.
+    visit.expect("404")
+
+    visit.until(lambda: reason in visit.text("#detail-facts"))
+    assert said == visit.text("#detail-why")
+    plain = browsing.open(f"{idle.url}/jobs/{job}/images/0", java_script_enabled=False)
+    assert said == " ".join(plain.text(one) for one in (".mark", ".mark + p"))
+    assert reason in plain.text(".facts")
+
+
 @pytest.mark.parametrize(
     ("id", "title"), [(NEW, "There is no such job"), (OLD, "The job has expired")], ids=["unknown", "expired"]
 )

@@ -15,11 +15,11 @@ from prometheus_client import CollectorRegistry, Gauge
 from webpages import record_of
 
 from irs import records
-from irs.errors import EmptyImage, NotAnImage, UnsupportedFormat
+from irs.errors import EmptyImage, NotAnImage, RequestError, UnsupportedFormat
 from irs.imaging import formats as worker_formats
 from irs.records import Fault, Record
 from webui import budget as budgets
-from webui import exports, ids, openapi
+from webui import exports, ids, openapi, pages
 from webui.budget import ByteBudget, Rate
 from webui.formats import FORMATS, check_head, find_format, served_type
 from webui.problems import CODES, Problem
@@ -248,3 +248,15 @@ def test_every_operation_names_problems_that_are_explained() -> None:
     named = {code for operation in openapi.OPERATIONS for code in operation.problems}
 
     assert set() == named - set(CODES)
+
+
+# Words
+
+
+def test_whatever_a_record_may_say_is_wrong_has_words_of_the_page_and_what_to_do() -> None:
+    codes = {error.code for error in RequestError.__subclasses__()} | {"internal", "poisoned"}
+
+    faults = pages._templates.get_template("words.html").module.faults  # type: ignore[attr-defined]
+
+    assert codes == set(faults)
+    assert all(part.endswith(".") for words in faults.values() for part in words)

@@ -106,7 +106,7 @@ function why(item) {
   if (item.state === "ok") return item.label ? "" : answer(item).second;
   if (item.state === "queued" || item.state === "sending") return "On its way to the service.";
   if (item.state === "waiting") return "Waiting for a worker.";
-  return record?.error?.message ?? item.why ?? fault(item.error);
+  return fault(item).join(" ");
 }
 
 /** @param {Item} item */
@@ -170,6 +170,7 @@ function facts(item) {
     ["Model", record?.model?.name],
     ["Worker", record?.worker],
     ["Cost", record && cost],
+    ["Reason", record?.error?.message],
     ["Code", record?.error?.code ?? item.error],
   ].filter(([, value]) => value);
   part("facts").replaceChildren(...rows.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));

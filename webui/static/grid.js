@@ -116,7 +116,7 @@ function wordsOf(item) {
   if (item.state === "queued" || item.state === "waiting") return [element("span", "mark", "Waiting")];
   const mark = element("span", "mark failed");
   mark.append(icon("failed"), { cancelled: "Cancelled", failed: "Failed", refused: "Not sent" }[item.state]);
-  return [mark, element("span", "second", item.why ?? fault(item.error ?? item.state))];
+  return [mark, element("span", "second", fault(item)[0])];
 }
 
 /** @param {import("./state.js").Item} item */

@@ -22,10 +22,10 @@ const isGone = (file) => file.slice(0, 1).arrayBuffer().then(() => false, () => 
 /**
  * Why this file cannot be recognised, as far as that is certain before it is sent; null where a worker is to decide.
  * @param {File} file
- * @returns {Promise<{ error: string, why: string } | null>}
+ * @returns {Promise<{ error: string, why: string | null } | null>}
  */
 export async function refusal(file) {
-  if (file.size === 0) return { error: "empty", why: "The file is empty." };
+  if (file.size === 0) return { error: "empty", why: null };
   const { max_bytes } = page.limits;
   if (file.size > max_bytes) {
     return { error: "too_large", why: `The file has ${(file.size / 2 ** 20).toFixed(1)} MB; ${Math.floor(max_bytes / 2 ** 20)} MB are the limit.` };
@@ -38,7 +38,7 @@ export async function refusal(file) {
   }
   if (PICTURE.test(head)) return null;
   const kind = OTHERS.find(([sign]) => sign.test(head))?.[1];
-  return { error: "not_an_image", why: kind ? `This is ${kind}, not an image.` : "This is not an image." };
+  return { error: "not_an_image", why: kind ? `This is ${kind}, not an image.` : null };
 }
 
 // Sending

@@ -2,7 +2,7 @@
 // What the page says: numbers, durations, and how sure an answer is. The server says the same (templates/words*.html).
 
 /** @typedef {{ max_bytes: number, max_images: number }} Limits */
-/** @typedef {{ faults: Record<string, string>, limits: Limits }} PageData */
+/** @typedef {{ faults: Record<string, [string, string]>, limits: Limits }} PageData */
 /** @typedef {{ id: string, stage: string, count: number | null, expected: number | null, arrived: number, done: number, ok: number,
  *   failed: number, cancelled: number, unsure: number, created: string, finished_at: string | null, rate: number | null,
  *   eta_s: number | null, expires_at: string, model: { name: string, digest: string } | null }} Job */
@@ -81,8 +81,11 @@ export function answer(item) {
   return { title: `${item.label}?`, second: "", confidence };
 }
 
-/** @param {string | null} code */
-export const fault = (code) => page.faults[code ?? ""] ?? "Not recognised.";
+/** What is wrong with an image, and what to do about it. @param {import("./state.js").Item} item @returns {[string, string]} */
+export function fault(item) {
+  const [what, toDo] = page.faults[item.error ?? item.state] ?? ["Not recognised.", ""];
+  return [item.why ?? what, toDo];
+}
 
 /** How far the job is. @param {Job} job */
 export function headline(job) {
