@@ -148,8 +148,9 @@ class Listener:
         log.warning("queue_gone", extra={"queue": gone.name})
         try:
             self.queue = self._queues.make(self._kind)
-        except IrsError as error:
-            log.warning("queue_unmade", extra={"kind": self._kind, "reason": str(error)})
+        except Exception as error:  # the edge of a main loop: tried again after a pause
+            trouble = not isinstance(error, IrsError) and error
+            log.warning("queue_unmade", extra={"kind": self._kind, "reason": str(error)}, exc_info=trouble)
             return
         self._queues.remove(gone)
         if self._ended.is_set():

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from kombu.exceptions import EncodeError
+
 from irs.errors import BadOptions
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,8 @@ class Outbox:
     """Events that wait to be published. ``put`` costs an append: nothing that sends events ever waits for SNS.
 
     Args:
-        publish: publishes one batch; whatever it raises, the batch is tried again, in halves if it is too long.
+        publish: publishes one batch; whatever it raises, the batch is tried again: in halves if it is too long or
+            holds what cannot be written out.
 
     Attributes:
         sent, dropped: events published, and given up.
@@ -108,7 +111,7 @@ class Outbox:
         try:
             self._publish(batch)
             self.sent += len(batch)
-        except BadOptions as error:
+        except (BadOptions, EncodeError) as error:
             if len(batch) == 1:
                 log.warning("event_dropped", extra={"type": batch[0].get("type"), "reason": str(error)})
                 self.dropped += 1

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.serialization import dumps
 from kombu.utils.encoding import safe_repr
 from waiting import eventually
 
-from irs.broker.ephemeral import MOST_NAME_CHARACTERS, TOPICS, Places, new_name, prefix
+from irs.broker.ephemeral import MOST_NAME_CHARACTERS, TOPICS, Ephemeral, Places, new_name, prefix
 from irs.broker.fanout import kind_of
-from irs.broker.listener import Seen, read_payload
+from irs.broker.listener import Listener, Payload, Seen, read_payload
 from irs.errors import BadOptions, QueueUnavailable, RecognitionFailed, SetupError
 from irs.monitoring import outbox as outboxes
 from irs.monitoring.control import Node
@@ -72,6 +73,51 @@ def test_a_message_is_new_once_and_the_oldest_are_forgotten() -> None:
 @pytest.mark.parametrize("body", ["", "[]", "{}", "no json", '{"body": 1, "properties": null}', None])
 def test_what_is_no_message_is_left_out(body: object) -> None:
     assert read_payload({"MessageId": "1", "Body": body}) is None
+
+
+class _Queues:
+    """Makes a queue, is answered with nonsense once, and makes another."""
+
+    def __init__(self) -> None:
+        self.answers: list[str | Exception] = ["first", KeyError("QueueUrl"), "second"]
+
+    def make(self, kind: Any) -> Ephemeral:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return Ephemeral(kind, answer, answer)
+
+    def remove(self, *_: Ephemeral) -> None:
+        pass
+
+
+class _Connection:
+    """SQS that has lost the first queue, and has a message in the second."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def call(self, operation: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+        if request["QueueUrl"] == "first":
+            raise QueueUnavailable("QueueDoesNotExist")
+        message = {"Body": '{"body": 1, "properties": {"delivery_tag": "1"}}', "ReceiptHandle": "1"}
+        return {"Messages": [message]} if operation == "ReceiveMessage" else {}
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_listener_goes_on_whatever_it_was_answered_for_a_new_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irs.broker.listener.SqsConnection", _Connection)
+    monkeypatch.setattr("irs.broker.listener.FIRST_PAUSE_S", 0.01)
+    heard: list[Payload] = []
+    queues: Any = _Queues()
+
+    listener = Listener(SimpleNamespace(), queues, "pidbox", deliver=heard.extend)  # type: ignore[arg-type]
+
+    eventually(lambda: heard)
+    listener.end()
+    assert [1] == [payload["body"] for payload in heard]
 
 
 def events(count: int) -> list[Event]:
@@ -173,6 +219,24 @@ def test_a_batch_that_sns_would_refuse_goes_in_halves_and_one_event_alone_is_dro
 
     assert events(10) == sink.all
     assert (0, 1) == (late.sent, late.dropped)
+
+
+def test_an_event_that_cannot_be_written_out_is_dropped_alone() -> None:
+    sink = Sink()
+
+    def publish(batch: list[Event]) -> None:
+        for event in batch:
+            dumps(event, serializer="json")
+        sink(batch)
+
+    outbox = Outbox(publish, interval_s=0.01)
+    for event in ({"type": "task-odd", "what": object()}, *events(3)):
+        outbox.put(event)
+
+    left = outbox.close(within_s=5)
+
+    assert ([], events(3)) == (left, sink.all)
+    assert (3, 1) == (outbox.sent, outbox.dropped)
 
 
 def test_an_outbox_that_cannot_publish_ends_in_time_and_gives_back_what_waits() -> None:
