@@ -16,6 +16,8 @@ Text = Callable[[], tuple[bytes, str]]
 #: Why not, or None.
 Why = Callable[[], str | None]
 _PLAIN = "text/plain; charset=utf-8"
+#: Who connects and then says nothing would keep a thread for ever.
+REQUEST_S = 10.0
 
 
 def serve(
@@ -37,6 +39,8 @@ def serve(
     """
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_S
+
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 self._send(200, *metrics())

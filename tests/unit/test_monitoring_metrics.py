@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import urllib.error
 import urllib.request
 from typing import Any
@@ -198,6 +199,17 @@ def _get(address: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+
+
+def test_an_endpoint_waits_for_no_request_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irs.monitoring.endpoint.REQUEST_S", 0.05)
+    server = serve("127.0.0.1", 0, metrics=lambda: (b"", ""), setting="IRS_JANITOR_PORT")
+    try:
+        with socket.create_connection(server.server_address[:2], timeout=10) as silent:
+            assert b"" == silent.recv(1)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_endpoint_answers_on_its_own_address_alone(caplog: pytest.LogCaptureFixture) -> None:
