@@ -138,6 +138,19 @@ def test_a_machine_that_cannot_be_started_is_told_as_ended(tmp_path: Path) -> No
     assert ["i-a"] == hosted(tmp_path, drive).ended
 
 
+def test_a_machine_that_cannot_be_put_on_record_runs_all_the_same_and_is_ended_like_any_other(tmp_path: Path) -> None:
+    async def drive(host: Hosted) -> None:
+        (tmp_path / "machines.new").mkdir()
+        host.machines.boot("i-a", script("echo up", "exec sleep 300"))
+        await host.until_said("i-a", b"up")
+        assert host.machines.running("i-a")
+        host.machines.halt("i-a")
+        await host.until(lambda: host.ended)
+
+    assert ["i-a"] == hosted(tmp_path, drive).ended
+    assert [] == processes_of("i-a")
+
+
 def test_the_console_holds_the_end_of_a_long_output(tmp_path: Path) -> None:
     async def drive(host: Hosted) -> None:
         host.machines.boot("i-a", script("head -c 200000 /dev/zero | tr '\\0' x", "echo the end"))

@@ -134,4 +134,8 @@ class Machines:
         task.add_done_callback(self._tasks.discard)
 
     def _write(self) -> None:
-        self._ledger.write({id: process for id, process in self._alive.items() if process})
+        try:
+            self._ledger.write({id: process for id, process in self._alive.items() if process})
+        except OSError as error:
+            # Missed by the next host alone; what runs must not be taken for ended over it.
+            log.error("machines cannot be stored error=%s", error)
