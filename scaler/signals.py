@@ -33,6 +33,8 @@ LONGEST_GAP_S = 15.0
 FORGOTTEN = timedelta(hours=1)
 #: A worker beats at least so often; its busy seconds grow no faster than time does.
 BEAT_S = 15.0
+#: Who has said nothing for so long does not come back: of its counters the sums alone are kept.
+SETTLED_S = 86_400.0
 #: A counter beyond this is broken: no worker ever finished so many images.
 MOST = 1e12
 #: An answer that takes longer would cost the lease.
@@ -168,6 +170,7 @@ class Beats:
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._settled, self._settled_busy_s = 0.0, 0.0
         self._looked_at: float | None = None
 
     def observe(
@@ -177,7 +180,9 @@ class Beats:
         gap_s = 0.0 if self._looked_at is None else min(max(0.0, now - self._looked_at), LONGEST_GAP_S)
         heard: dict[str, Heard] = {}
         waits_s: list[float] = []
+        silent = set(self._tallies)
         for beat in beats:
+            silent.discard((beat.instance, beat.boot))
             tally = self._follow(beat, gap_s, now, wall)
             is_stuck = beat.busy_slots > 0 and tally.idle_s > stuck_after_s
             heard[beat.instance] = Heard(
@@ -193,15 +198,23 @@ class Beats:
             if beat.queued_s is not None and 0 <= beat.queued_s < math.inf and tally.silent_s <= CARRY_S:
                 waits_s.append(beat.queued_s)
         self._looked_at = now
+        for key in silent:
+            self._settle(key, now)
         observation = Observation(
             visible=counts.visible,
             inflight=counts.inflight,
             delayed=counts.delayed,
-            completed_total=sum(tally.counted for tally in self._tallies.values()),
-            busy_total_s=sum(tally.busy_s for tally in self._tallies.values()),
+            completed_total=self._settled + sum(tally.counted for tally in self._tallies.values()),
+            busy_total_s=self._settled_busy_s + sum(tally.busy_s for tally in self._tallies.values()),
             oldest_wait_s=max(waits_s, default=None),
         )
         return Reading(observation=observation, heard=heard)
+
+    def _settle(self, key: tuple[str, str], now: float) -> None:
+        if now - self._tallies[key].heard_at >= SETTLED_S:
+            tally = self._tallies.pop(key)
+            self._settled += tally.counted
+            self._settled_busy_s += tally.busy_s
 
     def _follow(self, beat: Beat, gap_s: float, now: float, wall: float) -> _Tally:
         key, counted = (beat.instance, beat.boot), beat.completed + beat.failed

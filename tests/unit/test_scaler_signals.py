@@ -63,6 +63,18 @@ def test_beats_never_let_the_sum_fall_when_an_old_beat_is_read_again() -> None:
     assert 12 == total(beats, beat(9, at=3), at=10)
 
 
+def test_beats_keep_of_workers_long_gone_what_they_did_and_no_more() -> None:
+    beats = Beats()
+    look(beats, at=0)
+    for number in range(100):
+        look(beats, beat(12, at=number, boot=str(number), busy_s=1.0), at=number)
+
+    seen = look(beats, at=2 * 86_400).observation
+
+    assert (1200, 100) == (seen.completed_total, seen.busy_total_s)
+    assert {} == beats._tallies
+
+
 def test_beats_carry_a_busy_workers_count_forward_at_its_own_rate_between_beats() -> None:
     beats = Beats()
     look(beats, beat(0, at=0, busy=2), at=0)
