@@ -283,7 +283,8 @@ def _worker(known: _Known, phase: Phase, said: Heard | None) -> Worker:
 
 def _requested(intents: Iterable[Intent], instances: Sequence[Instance], now: float) -> tuple[tuple[Intent, ...], list[Worker]]:
     """Return the intents that still count, and a worker for each of their instances that EC2 does not show yet."""
-    seen, launches = {one.id for one in instances}, Counter(one.launch for one in instances)
+    # One of the pool may be listed as stopped for a while after its start.
+    seen, launches = {one.id for one in instances if one.state != "stopped"}, Counter(one.launch for one in instances)
     counted: list[Intent] = []
     missing: list[Worker] = []
     for intent in intents:

@@ -141,7 +141,7 @@ class Loop:
     # One step of the leader
 
     def _lead(self, book: Book) -> Step:
-        policy = self.plan.policy
+        policy, acts = self.plan.policy, self._term.acts
         try:
             instances = self._describe()
             rate = measure.rate_per_s(book.policy, policy, by_busy_time=book.policy.busy_s is not None)
@@ -149,18 +149,23 @@ class Loop:
                 now=self._clock(), wall=self._wall(), stuck_after_s=max(STUCK_S, STUCK_IMAGES / max(rate, 1e-3))
             )
             if not self.plan.dry:
-                self._term.acts.reconcile()
+                acts.reconcile()
         except PassingError as error:
             return self._keep_only_the_lease(book, str(error))
         now = self._clock()
         boot_s = measure.boot_time_s(book.policy, policy, self._next_kind(book, now))
         launches = {intent.launch for intent in book.intents}
         known = book.known | {one.id for one in instances if one.launch in launches}
+        # One of the pool has the tag of the launch that it came of at first.
+        known |= {id for intent in book.intents for id in intent.ids}
         fleet = self._term.life.look(
             instances, reading.heard, book.intents,
             remembered=known, ending=book.ending, now=now, wall=self._wall(), boot_s=boot_s,
         )  # fmt: skip
         book = self._after_look(book, fleet, instances, known, now)
+        # Known from here on, whatever becomes of this step: what has ended is told once.
+        self._book, self._term.looked_at = book, now
+        acts.forget(fleet.gone)
         seen = replace(
             reading.observation,
             workers=self._priced(fleet, instances),
@@ -183,20 +188,17 @@ class Loop:
             ),
         )  # fmt: skip
         if self.plan.dry:
-            self._book, self._term.looked_at = book, now
+            self._book = book
             return self._step(decision, now, seen, fleet, book, {})
         launching = self._launching()
         asked = {intent.launch for intent in book.intents}
         book = launching.wish(book, decision.launch, fleet.stopped, decision.reason) if decision.launch else book
         if not self._store(book):
             return self._unsure(decision, now)
-        self._term.looked_at = now
-        acts = self._term.acts
         if decision.kind not in ("stale-reading", "blind"):
             orders: dict[str, Word] = {**dict.fromkeys(decision.retire, "retire"), **dict.fromkeys(drain, "drain")}
             acts.order(orders, fleet, launch_of=self._term.life.launch_of, why=decision.reason)
         ended = acts.end(finish, fleet, instances, self.plan.pool)
-        acts.forget(fleet.gone)
         # Boots that failed are read of after they were told to end: their last words come late.
         acts.tell_failed(fleet.failed)
         live = sum(1 for one in instances if one.state in ("pending", "running", "stopping"))

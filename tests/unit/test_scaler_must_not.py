@@ -11,10 +11,13 @@ from dataclasses import replace
 
 import pytest
 from scalers import Killed, Scalers
-from town import ON_DEMAND, SPOT, Faults, Town
+from town import ON_DEMAND, SPOT, WALL, Faults, Town
 
 from irs.errors import StorageUnavailable
-from scaler.fleet import Throttled, Unanswered
+from scaler.book import Intent
+from scaler.fleet import Instance, Throttled, Unanswered
+from scaler.launching import POOL
+from scaler.life import Life
 from scaler.observation import Pair
 
 
@@ -568,6 +571,47 @@ def test_pool_keeps_instances_stopped_and_starts_them_first() -> None:
     assert launched <= len(town.tokens) <= launched + 1
     scalers.run_until_rest()
     assert harmless(town)
+
+
+def test_pool_gives_an_instance_that_it_starts_the_time_of_every_boot() -> None:
+    town = Town(cap=1)
+    scalers = Scalers(town, pool=1, candidates=(ON_DEMAND,))
+    town.hand_in(10)
+    scalers.run_until_rest()
+    (machine,) = town.machines.values()
+    machine.boot_s = 250
+
+    town.hand_in(10)
+    scalers.run_until_rest()
+
+    assert 250 <= machine.ready_at - machine.launched_at  # type: ignore[operator]
+    assert [machine] == list(town.machines.values())
+    assert harmless(town)
+
+
+def test_pool_counts_an_instance_that_it_has_started_while_ec2_still_lists_it_as_stopped() -> None:
+    stopped = Instance(id="i-1", state="stopped", pair=ON_DEMAND, launched_at=WALL, launch="town-1-1")
+    asked = Intent(launch="town-1-2", pair=POOL, count=1, at=100.0, ids=("i-1",), answered_at=101.0, pooled=True)
+
+    fleet = Life().look([stopped], {}, [asked], remembered=(), now=105.0, wall=WALL + 105.0, boot_s=40.0)
+
+    assert [("i-1", "requested")] == [(one.id, one.phase) for one in fleet.workers]
+    assert (asked,) == fleet.intents
+
+
+def test_row_11_boot_that_fails_while_the_book_cannot_be_stored_counts_all_the_same() -> None:
+    town = Town(cap=1, faults=Faults(failed_boot=1.0, boot_s=(21, 21)))
+    scalers = Scalers(town)
+    town.hand_in(1)
+    while not any(one.state == "terminated" for one in town.machines.values()):
+        scalers.run(1)
+
+    scalers.store.is_down = True
+    scalers.run(5)
+    scalers.store.is_down = False
+    scalers.run(5)
+
+    assert 1 == scalers.steps[-1].book.limits.failed_boots  # type: ignore[union-attr]
 
 
 def test_spot_notices_leave_the_place_alone_and_more_than_two_leave_the_market() -> None:
