@@ -71,11 +71,12 @@ class Buckets:
             "Events": ["s3:ObjectCreated:*"],
             "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": prefix}]}},
         }
-        ours = [_told(one) for one in of_queues if one.get("Id", "").startswith(OURS)]
-        if ours == [_told(want)]:
+        # CloudFormation chooses ids itself.
+        ours = [one for one in of_queues if one.get("Id", "").startswith(OURS) or _told(one) == _told(want)]
+        if [_told(one) for one in ours] == [_told(want)]:
             return None
         # The whole set is replaced, so that of others goes along.
-        others = [one for one in of_queues if not one.get("Id", "").startswith(OURS)]
+        others = [one for one in of_queues if one not in ours]
         whole = found | {"QueueConfigurations": [*others, want]}
         return partial(self._s3.put_bucket_notification_configuration, Bucket=name, NotificationConfiguration=whole)
 

@@ -327,3 +327,18 @@ def test_provision_mends_its_events_and_keeps_those_of_others(account: Callable[
         one["Id"]: one["Events"] for one in events(cloud, "s-input")
     }
     assert {"kept"} == set(actions(provision(cloud)).values())
+
+
+def test_events_that_cloudformation_has_set_are_kept_under_its_own_ids(account: Callable[..., Cloud]) -> None:
+    """S3 would refuse a second notification that says the same."""
+    cloud = account()
+    provision(cloud)
+    named = {**events(cloud, "s-input")[0], "Id": "OGNhNzFiZTUt"}
+    cloud.client("s3").put_bucket_notification_configuration(
+        Bucket="s-input", NotificationConfiguration={"QueueConfigurations": [named]}
+    )
+
+    changes = provision(cloud)
+
+    assert {"kept"} == set(actions(changes).values())
+    assert [named] == events(cloud, "s-input")
