@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import Counter, Gauge
 
-from irs.monitoring.metrics import registry_of
+from irs.monitoring.metrics import exposition, registry_of
+from scaler.book import Money
 from scaler.loop import Step
 
 
@@ -15,7 +15,7 @@ class Metrics:
     def __init__(self, queue: str, policy: str) -> None:
         self.registry = registry = registry_of()
         self._policy = policy
-        self._queue, self._instance_s, self._usd = queue, 0.0, 0.0
+        self._queue = queue
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(name, text, labels, registry=registry)
@@ -33,7 +33,9 @@ class Metrics:
         self._need = gauge("irs_scaler_desired", "Workers that the policy wants.")
         self._rate = gauge("irs_scaler_rate_per_second", "Images a second of one worker, measured.")
         self._boot = gauge("irs_scaler_boot_seconds", "Seconds from launch to ready, measured.")
-        self._looked = gauge("irs_scaler_age_seconds", "Seconds since the last good look; grows while the scaler is blind.")
+        self._looked = gauge(
+            "irs_scaler_age_seconds", "Seconds since the last good look, or the start; grows while blind, or while another leads."
+        )
         self._decisions = Counter(
             "irs_scaler_decisions", "Decisions by what asked for them.", ["policy", "reason"], registry=registry
         )
@@ -43,13 +45,20 @@ class Metrics:
         self._dollars = Counter("irs_cost_dollars", "Dollars of instances.", registry=registry)
         self._spent = gauge("irs_scaler_dollars_today", "Dollars spent today (UTC).")
         self._last_good: float | None = None
+        #: What the book said when this process last counted; None while another one counts.
+        self._counted: Money | None = None
 
     def observe(self, step: Step) -> None:
         """Take one step in."""
         self._leads.set(step.leads)
         self._decisions.labels(self._policy, step.decision.kind).inc()
+        if self._last_good is None:
+            self._last_good = step.now
         if step.seen is None or step.fleet is None or step.book is None:
-            self._looked.set(0.0 if self._last_good is None else step.now - self._last_good)
+            # Of a standby too: the least age of all scalers is then that of who leads.
+            self._looked.set(step.now - self._last_good)
+            if not step.leads:
+                self._counted = None
             return
         self._last_good = step.now
         self._looked.set(0.0)
@@ -76,11 +85,12 @@ class Metrics:
         self._failed.inc(len(step.fleet.failed))
         spent = step.book.money
         self._spent.set(spent.usd)
+        before = self._counted or spent
         # The book's sums begin anew each day; counters never fall.
-        self._instance_seconds.inc(max(0.0, spent.instance_s - self._instance_s))
-        self._dollars.inc(max(0.0, spent.usd - self._usd))
-        self._instance_s, self._usd = spent.instance_s, spent.usd
+        self._instance_seconds.inc(max(0.0, spent.instance_s - before.instance_s))
+        self._dollars.inc(max(0.0, spent.usd - before.usd))
+        self._counted = spent
 
     def text(self) -> tuple[bytes, str]:
         """Return the exposition and its content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        return exposition(self.registry)
