@@ -59,8 +59,8 @@ def table_row(record: Record) -> tuple[str, str, str, str]:
 
 
 def file_of(record: Record) -> str:
-    """Return the file's own name, or the key where it has none."""
-    return record.image.name or record.image.key
+    """Return the file's own name, the key where it has none, or the task's id where neither is known."""
+    return record.image.name or record.image.key or record.task_id
 
 
 def percent(confidence: float) -> str:

@@ -166,7 +166,7 @@ class _Watch:
 
     @property
     def is_done(self) -> bool:
-        return self._has_ended or (self._job._count is not None and self._done >= self._job._count)
+        return self._has_ended or (self._job._count is not None and self._frontier >= self._job._count)
 
     def step(self) -> Iterator[Record]:
         """Yield the records that came since the last step, up to 64 read at once."""
@@ -224,7 +224,9 @@ class _Watch:
         if listing.is_closed and self._job._count is None:
             # Asks for the manifest.
             _ = self._job.count
-        return [number for number in listing.numbers if number not in self._ahead]
+        count = self._job._count
+        # What stands beyond the last image is none of the job's.
+        return [number for number in listing.numbers if number not in self._ahead and (count is None or number < count)]
 
     def _unanswered(self) -> list[Record]:
         """Return what stands for the images of a cancelled job that have no record."""

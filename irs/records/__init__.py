@@ -55,6 +55,7 @@ from irs.records.record import (
     Status,
     Timing,
     cancelled_record,
+    unreadable_record,
 )
 
 __all__ = [
@@ -113,6 +114,7 @@ __all__ = [
     "time_of_ulid",
     "tombstone_key",
     "ulid_at",
+    "unreadable_record",
 ]
 
 

@@ -33,7 +33,8 @@ def task_id(job: str, number: int) -> str:
 
 
 # One form for one number, and no more digits than a number is read from.
-_TASK_ID = re.compile(r"([0-9a-hjkmnp-tv-z]{26})\.([0-9]{6}|[1-9][0-9]{6,9})")
+_NUMBER = "([0-9]{6}|[1-9][0-9]{6,9})"
+_TASK_ID = re.compile(rf"([0-9a-hjkmnp-tv-z]{{26}})\.{_NUMBER}")
 
 
 def split_task_id(value: str) -> tuple[str, int] | None:
@@ -120,7 +121,7 @@ def image_key(job: str, number: int, name: str) -> str:
     return f"jobs/{job}/{number:06d}/{safe_name(name)}"
 
 
-_NUMBERED = re.compile(r"jobs/[^/]+/(\d{6,})\.json")
+_NUMBERED = re.compile(rf"jobs/[^/]+/{_NUMBER}\.json")
 
 
 def number_of_record_key(key: str) -> int | None:
@@ -129,7 +130,7 @@ def number_of_record_key(key: str) -> int | None:
     return int(match[1]) if match else None
 
 
-_IMAGE = re.compile(r"jobs/[^/]+/(\d{6,})/.+")
+_IMAGE = re.compile(rf"jobs/[^/]+/{_NUMBER}/.+")
 
 
 def number_of_image_key(key: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, ValidationError
 
-from irs.errors import BadOptions, Cancelled, RecognitionFailed
+from irs.errors import BadOptions, Cancelled, IrsError, RecognitionFailed
 from irs.records._json import _adapter, _Json
 from irs.records.keys import split_task_id
 
@@ -246,15 +246,23 @@ class Manifest(_Json):
 
 def cancelled_record(task_id: str, *, key: str = "") -> Record:
     """Return what readers say of an image of a cancelled job that has no record, and never will; ``key``: its image."""
+    return _stand_in(task_id, "cancelled", Cancelled(), key=key)
+
+
+def unreadable_record(task_id: str, error: IrsError) -> Record:
+    """Return what readers say of an image whose record cannot be read; ``error`` names the object."""
+    return _stand_in(task_id, "failed", error, key="")
+
+
+def _stand_in(task_id: str, status: Status, error: IrsError, *, key: str) -> Record:
     job, number = split_task_id(task_id) or (None, None)
-    error = Cancelled()
     return Record(
         task_id=task_id,
         job=job,
         number=number,
-        status="cancelled",
+        status=status,
         image=ImageFacts(name=key.rpartition("/")[2] or None, key=key),
-        # It never was begun.
+        # No worker tells of it.
         receives=0,
         error=Fault(code=error.code, message=str(error)),
     )

@@ -54,16 +54,22 @@ class RecordStore:
 
         Raises:
             NotFound: there is none (yet).
-            InternalError: the object is no record.
+            InternalError: the object is no record, or another task's.
         """
-        return self._read(records.record_key(task_id), Record)
+        key = records.record_key(task_id)
+        record = self._read(key, Record)
+        if records.record_key(record.task_id) != key:
+            raise InternalError(f"s3://{self._bucket.name}/{key} holds the record of {record.task_id}")
+        return record
 
     def find(self, task_id: str) -> Record | None:
-        """Return the record of a task, None while there is none; raises as :meth:`get` else."""
+        """Return the record of a task, None while there is none; for an object that is none, a failed one that says so."""
         try:
             return self.get(task_id)
         except NotFound:
             return None
+        except InternalError as error:
+            return records.unreadable_record(task_id, error)
 
     def find_answer(self, task_id: str) -> Record | None:
         """Return what readers are told: the record, or of a cancelled job without one that it is ``cancelled``."""

@@ -376,14 +376,11 @@ class Engine:
         try:
             if self._records.put(record):
                 return None
-            standing = self._records.find(record.task_id)
+            return self._records.get(record.task_id)
         except (Forbidden, NotFound) as error:
-            # Of the service and not of the image: it waits until an operator has mended it.
+            # Of the service and not of the image: it waits until an operator has mended it. Or what stood was removed
+            # since, to be answered anew: without a record the message must not go.
             raise StorageUnavailable(f"Records cannot be stored: {error}") from None
-        if standing is None:
-            # Removed since, to be answered anew: without a record the message must not go.
-            raise StorageUnavailable(f"The record of {record.task_id} was neither stored nor there")
-        return standing
 
     @contextmanager
     def _counted(self, work: Work) -> Iterator[None]:

@@ -170,6 +170,30 @@ def test_job_gives_records_before_all_are_there(client: Client, cloud: Cloud) ->
     assert job.find_record(0) is None
 
 
+def test_job_gives_all_others_when_objects_that_are_no_records_stand_among_them(client: Client, cloud: Cloud) -> None:
+    job, store = client.recognize([b"a", b"b", b"c", b"d"]), RecordStore(cloud)
+    others = [
+        Record(task_id=records.task_id(job.id, n), job=job.id, number=n, status="ok", image=ImageFacts(name=None, key="k"))
+        for n in (0, 2)
+    ]
+    broken, strange = (records.record_key(records.task_id(job.id, n)) for n in (1, 3))
+    for record in others:
+        store.put(record)
+    cloud.output.put(broken, b'{"version": 1, "task_', content_type="application/json")
+    # Another image's record copied here, and what was never an image of the job.
+    cloud.output.put(strange, others[0].to_bytes(), content_type="application/json")
+    for name in ("000007.json", "0000002.json", "notes.txt"):
+        cloud.output.put(records.job_prefix(job.id) + name, b"[]", content_type="application/json")
+
+    first, second, third, fourth = job.wait(timeout=30)
+
+    assert others == [first, third]
+    assert [(1, "failed", "internal"), (3, "failed", "internal")] == [
+        (one.number, one.status, one.error and one.error.code) for one in (second, fourth)
+    ]
+    assert [True, True] == [key in str(one.error) for key, one in ((broken, second), (strange, fourth))]
+
+
 def test_job_can_be_awaited_while_the_event_loop_goes_on(client: Client, answerer: Answerer) -> None:
     job = client.recognize([b"%d" % n for n in range(20)])
     turns = 0

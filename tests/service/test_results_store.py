@@ -9,7 +9,7 @@ import pytest
 from irs import records
 from irs.cloud import Cloud
 from irs.errors import InternalError, NotFound
-from irs.records import ImageFacts, JobOpen, Manifest, Options, Record
+from irs.records import Fault, ImageFacts, JobOpen, Manifest, Options, Record
 from irs.results import RecordStore
 
 
@@ -96,8 +96,19 @@ def test_store_opens_a_job_once_and_keeps_its_options(cloud: Cloud) -> None:
     assert store.find_manifest(job) is None
 
 
-def test_store_says_which_object_is_no_record(cloud: Cloud) -> None:
-    cloud.output.put(records.record_key("a"), b"no json", content_type="application/json")
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [(b"no json", "holds no Record"), (a_record("b").to_bytes(), "holds the record of b")],
+    ids=["no record", "another record"],
+)
+def test_store_says_which_object_is_not_the_record_and_readers_get_a_failed_one(cloud: Cloud, body: bytes, said: str) -> None:
+    cloud.output.put(records.record_key("a"), body, content_type="application/json")
+    store = RecordStore(cloud)
 
-    with pytest.raises(InternalError, match=r"tasks/a\.json holds no Record"):
-        RecordStore(cloud).get("a")
+    with pytest.raises(InternalError, match=rf"tasks/a\.json {said}") as raised:
+        store.get("a")
+
+    found = store.find("a")
+    assert found is not None
+    assert ("a", "failed", None) == (found.task_id, found.status, found.number)
+    assert Fault(code="internal", message=str(raised.value)) == found.error
