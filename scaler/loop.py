@@ -21,7 +21,7 @@ from scaler.life import FleetNow, Heard, Life, kind_of
 from scaler.limits import next_place
 from scaler.observation import ANYWHERE, Observation, Pair, Worker
 from scaler.orders import Orders, Word
-from scaler.policy import BLIND_S, Decision, Kind, decide, held_back
+from scaler.policy import Decision, Kind, decide, held_back, unseeing
 from scaler.prices import Prices
 from scaler.rollout import Rollout
 from scaler.settings import ScalerSettings
@@ -302,15 +302,8 @@ class Loop:
         return self._blind(why)
 
     def _blind(self, why: str) -> Step:
-        book = self._book
-        at = book.policy.at if book is not None else None
-        since_s = 0.0 if at is None else max(0.0, self._clock() - at)
-        decision = Decision(
-            state=book.policy if book is not None else State(),
-            kind="blind" if since_s >= BLIND_S else "stale-reading",
-            reason=f"Nothing is done: {why}. The last good look is {since_s:.0f} s old.",
-        )
-        return self._step(decision, self._clock())
+        now, state = self._clock(), State() if self._book is None else self._book.policy
+        return self._step(unseeing(state, now, f"Nothing is done: {why.removesuffix('.')}"), now)
 
     def _not_leader(self, why: str) -> Step:
         decision = Decision(state=State(), kind="not-leader", reason=f"Nothing is done: {why}.")

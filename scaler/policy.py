@@ -121,15 +121,16 @@ def _backlog(seen: Observation, settings: ScalerSettings) -> int | None:
 
 
 def _without_reading(seen: Observation, state: State, now: float) -> Decision:
-    since_s = 0.0 if state.at is None else max(0.0, now - state.at)
     failed = seen.visible is None or seen.inflight is None
     what = "could not be read" if failed else f"are {say.seconds(seen.reading_age_s)} old"
-    last = f"the last good ones are {say.seconds(since_s)} old"
-    return Decision(
-        state=state,
-        kind="blind" if since_s >= BLIND_S else "stale-reading",
-        reason=f"Keep {say.workers(len(seen.workers))}: the counts of the queue {what}; {last}.",
-    )
+    return unseeing(state, now, f"Keep {say.workers(len(seen.workers))}: the counts of the queue {what}")
+
+
+def unseeing(state: State, now: float, why: str) -> Decision:
+    """Return the decision to do nothing for want of a good look; ``why`` begins its reason."""
+    since_s = math.inf if state.at is None else max(0.0, now - state.at)
+    last = "there has been no good look yet" if state.at is None else f"the last good look is {say.seconds(since_s)} old"
+    return Decision(state=state, kind="blind" if since_s >= BLIND_S else "stale-reading", reason=f"{why}; {last}.")
 
 
 def _elapsed_s(state: State, settings: ScalerSettings, now: float) -> float:

@@ -80,6 +80,17 @@ def test_row_2_nothing_is_done_on_lost_readings_and_after_a_minute_the_scaler_sa
     assert ids == [one.id for one in town.live]
 
 
+def test_row_2_scaler_that_can_read_nothing_from_its_start_on_says_that_it_is_blind() -> None:
+    town = Town()
+    town.faults.lost_reading = 1.0
+    scalers = Scalers(town)
+
+    scalers.run(20)
+
+    assert {"blind"} == set(scalers.kinds)
+    assert scalers.steps[-1].decision.reason.endswith("; there has been no good look yet.")
+
+
 def test_row_3_queue_that_cannot_be_counted_is_not_taken_for_an_empty_one() -> None:
     town = Town(cap=4)
     scalers = Scalers(town)

@@ -230,9 +230,14 @@ def test_policy_is_blind_after_a_minute_without_a_good_reading_and_still_keeps_a
     late = decide(queue(0, 0, ready(2), reading_age_s=60.0), early.state, policy_settings("balanced"), 60.0)
 
     assert ("stale-reading", "blind") == (early.kind, late.kind)
-    assert "Keep 2 workers: the counts of the queue are 60 s old; the last good ones are 60 s old." == late.reason.replace(
-        "all ", ""
-    )
+    assert "Keep 2 workers: the counts of the queue are 60 s old; the last good look is 60 s old." == late.reason
+
+
+def test_policy_that_never_had_a_good_reading_is_blind_and_says_so() -> None:
+    decision = decide(queue(None, 0, ready(2)), State(), policy_settings("balanced"), 0.0)
+
+    assert "blind" == decision.kind
+    assert "Keep 2 workers: the counts of the queue could not be read; there has been no good look yet." == decision.reason
 
 
 def test_policy_does_not_believe_a_single_empty_reading() -> None:
