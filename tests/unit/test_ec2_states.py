@@ -200,6 +200,21 @@ def test_what_ran_is_terminated_by_an_internal_error_after_a_restart() -> None:
     assert ("terminated", "Server.InternalError") == (told["State"]["Name"], told["StateReason"]["Code"])
 
 
+@pytest.mark.parametrize("part", ["instances", "templates", "tokens"])
+def test_what_cannot_be_read_after_a_restart_leaves_nothing_half_taken_up(part: str) -> None:
+    ec2 = paper_ec2()
+    ec2.launch(order())
+    ec2.advance()
+    kept = json.loads(json.dumps(ec2.dump()))
+    kept[part] = {"x": {"later": 1}} if part == "tokens" else [{"later": 1}]
+
+    later = paper_ec2(clock=ec2.clock)
+    with pytest.raises(TypeError):
+        later.load(kept)
+
+    assert {} == later.instances
+
+
 @pytest.mark.parametrize(("shutdown", "state"), [("stop", "stopped"), ("terminate", "terminated")])
 def test_the_end_of_the_process_is_the_shutdown_of_its_instance(shutdown: str, state: str) -> None:
     ec2 = paper_ec2()

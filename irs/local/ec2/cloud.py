@@ -197,9 +197,9 @@ class Ec2:
 
     def load(self, told: dict[str, Any]) -> None:
         """Take up what an earlier run kept. Its processes are gone: what ran is ``terminated``."""
-        self._ordinal = told["ordinal"]
-        self.instances = {one.id: one for one in (Instance(**each) for each in told["instances"])}
-        self.templates, self.tokens = Templates(told["templates"]), Tokens(told["tokens"])
+        instances = {one.id: one for one in (Instance(**each) for each in told["instances"])}
+        templates, tokens = Templates(told["templates"]), Tokens(told["tokens"])
+        self._ordinal, self.instances, self.templates, self.tokens = told["ordinal"], instances, templates, tokens
         for one in self.instances.values():
             if one.state in ("pending", "running"):
                 one.move("terminated", self.clock(), BY_FAULT)
