@@ -40,6 +40,8 @@ source "amazon-ebs" "irs" {
   ssh_username  = "admin"
   ami_name      = "irs-${var.architecture}-${formatdate("YYYYMMDD-hhmmss", timestamp())}"
   encrypt_boot  = true
+  # Packer's own, of no use to anybody later.
+  ssh_clear_authorized_keys = true
 
   source_ami_filter {
     owners      = ["136693071363"] # Debian
@@ -73,6 +75,11 @@ source "amazon-ebs" "irs" {
 
 build {
   sources = ["source.amazon-ebs.irs"]
+
+  # The machine's own first start says where packages come from.
+  provisioner "shell" {
+    inline = ["cloud-init status --wait"]
+  }
 
   provisioner "file" {
     source      = var.wheel
