@@ -48,7 +48,7 @@ def parameters(settings: Settings) -> dict[str, tuple[str, Json]]:
         "Model": (
             service,
             _text(
-                "IRS_MODEL of the workers: imagenet200 comes with irs; a name of torchvision; s3://bucket/name.",
+                "IRS_MODEL of the workers: imagenet200 comes with irs; a name of torchvision; s3://STACK-models/name.",
                 default="imagenet200",
                 pattern=r"[\w./:-]+",
                 says="a model by its name or its s3:// address",
@@ -59,7 +59,7 @@ def parameters(settings: Settings) -> dict[str, tuple[str, Json]]:
             service,
             {
                 "Type": "List<AWS::EC2::Subnet::Id>",
-                "Description": "Its subnets, one a zone, that give public addresses or have a NAT gateway; at least two zones.",
+                "Description": "Its subnets, one a zone, that give public addresses; at least two zones.",
             },
         ),
         "Types": (
@@ -217,6 +217,9 @@ def front(settings: Settings, tags: list[Json]) -> Json:
         # Caddy, of this machine.
         "WEB_TRUSTED_PROXIES": "127.0.0.1",
         "FLOWER_URL": {"Fn::Join": ["", ["https://", name, "/flower/"]]},
+        # The page says until when what it shows is kept.
+        "INPUT_DAYS": {"Ref": "InputDays"},
+        "OUTPUT_DAYS": {"Ref": "OutputDays"},
         # The scaler asks what it stands for, and has workers follow when it is rolled.
         "MODEL": {"Ref": "Model"},
         "SCALER_TEMPLATE": f"{settings.stack}-worker:$Latest",

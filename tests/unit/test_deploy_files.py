@@ -99,6 +99,52 @@ def test_a_unit_runs_a_command_that_irs_has(unit: str) -> None:
     assert 0 == CliRunner().invoke(app, [*words, "--help"]).exit_code
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_what_a_unit_says_is_seen_where_nobody_can_log_in(unit: str) -> None:
+    assert "StandardOutput=journal+console" in confined(unit)
+
+
+def test_a_worker_may_use_a_card() -> None:
+    """ProtectClock allows the clock's device, and so none that is not allowed too."""
+    told = confined("worker/irs-worker.service")
+
+    assert {"ProtectClock=yes", "DeviceAllow=char-nvidia* rw"} <= {*told}
+    assert "PrivateDevices=yes" not in told
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_call_that_a_unit_may_not_make_fails_and_does_not_kill(unit: str) -> None:
+    assert {"SystemCallFilter=@system-service", "SystemCallErrorNumber=EPERM"} <= {*confined(unit)}
+
+
+def confined(unit: str) -> list[str]:
+    """Return the lines of a unit and of what all units have alike."""
+    return [line for file in (unit, "machine/hardening.conf") for line in (DEPLOY / file).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("file", [*(unit for unit in UNITS if unit.startswith("front/")), "front/caddy.conf"])
+def test_what_runs_in_front_is_started_again_for_ever(file: str) -> None:
+    assert {"StartLimitIntervalSec=0", "Restart=always"} <= {*(DEPLOY / file).read_text().splitlines()}
+
+
+def test_the_front_tries_again_until_it_stands(tmp_path: Path) -> None:
+    machine, tries = tmp_path / "irs", tmp_path / "tries"
+    fails_twice = f'#!/bin/sh\necho "$0" >> {tries}\ntest "$(grep --count "$0" {tries})" -eq 3\n'
+    (machine / "share/irs/front").mkdir(parents=True)
+    (machine / "share/irs/front/start.sh").write_text(fails_twice)
+    (tmp_path / "install.sh").write_text(fails_twice)
+    # Nobody waits here.
+    (tmp_path / "sleep").write_text("#!/bin/sh\n")
+    (tmp_path / "sleep").chmod(0o755)
+    boot = (DEPLOY / "front/boot.sh").read_text()
+    boot = boot.replace("/opt/irs", str(machine)).replace("/run/irs-install.sh", str(tmp_path / "install.sh"))
+
+    code, said = run("sh", "-c", boot, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    assert (0, "") == (code, said)
+    assert ["install.sh"] * 3 + ["start.sh"] * 3 == [Path(line).name for line in tries.read_text().splitlines()]
+
+
 def test_the_front_starts_each_of_its_units() -> None:
     (parts,) = re.findall(r"^for part in (.*); do$", (DEPLOY / "front/start.sh").read_text(), re.MULTILINE)
 
@@ -148,6 +194,14 @@ def test_packer_takes_the_image_and_refuses_a_wheel_that_is_not_there(image: Pat
     assert f"Badsource'{wheel}'" in re.sub(r"\s", "", said)
 
 
+def test_the_image_is_made_once_its_machine_has_its_packages_and_keeps_no_key() -> None:
+    told = (DEPLOY / "image/irs.pkr.hcl").read_text()
+
+    assert re.search(r"^  ssh_clear_authorized_keys = true$", told, re.MULTILINE)
+    # Debian's own first start writes where packages come from.
+    assert told.index('"cloud-init status --wait"') < told.index("machine/install.sh")
+
+
 @pytest.mark.parametrize("name", ["irs.pkr.hcl", "plugins.pkr.hcl"])
 def test_packers_files_are_in_packers_form(name: str) -> None:
     assert (0, "") == run(program("packer", "apt-get install packer"), "fmt", "-check", str(DEPLOY / "image" / name))
@@ -157,6 +211,6 @@ def test_the_image_is_made_by_what_a_plain_machine_runs() -> None:
     image, front, worker = ((DEPLOY / name).read_text() for name in ("image/irs.pkr.hcl", "front/boot.sh", "worker/boot.sh"))
     (extras, packages) = re.findall(r"sh \{\{ \.Path \}\} (\S+) (\S+)\"", image)[0]
 
-    said = dict(re.findall(r"\|\| sh /run/irs-install\.sh (\S+)(?: (\S+))?$", f"{front}\n{worker}", re.MULTILINE))
+    said = dict(re.findall(r"\|\| (?:again )?sh /run/irs-install\.sh (\S+)(?: (\S+))?$", f"{front}\n{worker}", re.MULTILINE))
     assert {*extras.split(",")} == {extra for each in said for extra in each.split(",")}
     assert {packages} == {one for one in said.values() if one}

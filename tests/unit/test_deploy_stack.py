@@ -62,6 +62,8 @@ def deployed() -> Iterator[Deployed]:
             "Zone": zone.rpartition("/")[2],
             "PricePerHour": "0.1",
             "Budget": "12.5",
+            "InputDays": "3",
+            "OutputDays": "60",
         }
         # moto asks for the default too, and knows no parameters of Debian's.
         body = TEMPLATE.read_text().replace("    Default: /aws/service/debian/release/12/latest/amd64\n", "")
@@ -119,6 +121,8 @@ def test_the_front_of_a_deployed_stack_stands_once_with_settings_that_are_read(
         settings.scaler_cap,
     )
     assert (0.1, 12.5) == (settings.price_per_hour, settings.budget_per_day)
+    # The page says until when what it shows is kept.
+    assert (3, 60) == (settings.input_days, settings.output_days)
     assert group["VPCZoneIdentifier"] == ",".join(settings.scaler_subnets)
     assert not [name for name in told if "TOKEN" in name or "PASSWORD" in name]
 
