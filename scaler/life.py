@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from irs.records.beat import SILENT_S
 from scaler.book import Intent
 from scaler.fleet import Instance
 from scaler.observation import Boot, Pair, Phase, Worker
@@ -22,8 +23,6 @@ UNSEEN_S = 120.0
 UNANSWERED_S = 600.0
 #: A worker that holds images and finishes none, or says nothing, is ended after so long: its images have come back since.
 STUCK_END_S, SILENT_END_S = 300.0, 900.0
-#: Idle workers beat every 15 s: after three beats missed one is called silent.
-SILENT_S = 50.0
 #: Why a worker is ended that has said so itself.
 DRAINED = "it has drained"
 SPOT_END = "Server.SpotInstanceTermination"
@@ -249,13 +248,13 @@ def kind_of(pair: Pair, *, pooled: bool = False) -> str:
     return f"{pair.type} {'stopped' if pooled else 'fresh'}".strip()
 
 
-def phase_of(said: Heard, slack_s: float = SILENT_S) -> Phase:
+def phase_of(said: Heard) -> Phase:
     """Return the phase of a worker that runs, by what it said alone."""
     if said.phase in _BOOTING:
         return "booting"
     if said.phase in _DONE or said.phase in _LEAVING:
         return "leaving"
-    if said.silent_s > slack_s:
+    if said.silent_s > SILENT_S:
         return "lost"
     # A worker of a later version may say what is not known here: it works, so it is not sent home.
     return "stuck" if said.stuck_s > 0 else "ready"

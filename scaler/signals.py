@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Protocol
 
 from irs.cloud import Cloud
-from irs.errors import IrsError, MissingResource, NotFound
+from irs.errors import IrsError
+from irs.monitoring.beats import read_beats
 from irs.records import Beat
 from scaler.life import Heard
 from scaler.observation import Observation
@@ -29,8 +28,6 @@ STUCK_S = 120.0
 CARRY_S = 10.0
 #: Between two looks no more silence is counted than this: in an outage of ours nobody fell silent.
 LONGEST_GAP_S = 15.0
-#: Beats of workers that ended are kept for days; they say something for an hour.
-FORGOTTEN = timedelta(hours=1)
 #: A worker beats at least so often; its busy seconds grow no faster than time does.
 BEAT_S = 15.0
 #: Who has said nothing for so long does not come back: of its counters the sums alone are kept.
@@ -39,7 +36,6 @@ SETTLED_S = 86_400.0
 MOST = 1e12
 #: An answer that takes longer would cost the lease.
 WITHIN_S = 3.0
-_READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +90,6 @@ def read_counts(cloud: Cloud) -> Counts:
         log.warning("queue not counted", extra={"error": str(error)})
         return Counts()
     return Counts(*(_count(said.get(name)) for name in _COUNTS))
-
-
-def read_beats(cloud: Cloud) -> list[Beat]:
-    """Return the last beats of all workers, those of the last hour: an hour by the bucket's own clock.
-
-    Raises:
-        MissingResource: there is no output bucket.
-        StorageUnavailable: S3 does not answer.
-    """
-
-    def read(key: str) -> Beat | None:
-        try:
-            return Beat.from_json(cloud.output.get(key))
-        except (NotFound, ValueError):
-            # Expired meanwhile, or of a version that is not ours.
-            return None
-
-    try:
-        listed = list(cloud.output.list("workers/"))
-    except NotFound:
-        raise MissingResource(f"Bucket {cloud.output.name} is not there: run `irs provision` first.") from None
-    newest = max((one.modified for one in listed), default=None)
-    keys = [one.key for one in listed if newest is not None and newest - one.modified < FORGOTTEN]
-    with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="irs-beats") as pool:
-        return [beat for beat in pool.map(read, keys) if beat]
 
 
 def _count(said: object) -> int | None:

@@ -15,6 +15,7 @@ from irs.broker.ephemeral import EphemeralQueues
 from irs.cloud import Cloud
 from irs.drops import Bridge
 from irs.drops.objects import Objects
+from irs.monitoring.beats import read_beats
 from irs.monitoring.dead_letters import record_poisoned
 from irs.monitoring.janitor import Janitor
 from irs.monitoring.status import count_queue, see_workers
@@ -38,7 +39,6 @@ from irs.results import RecordStore
 from scaler.book import Book, Intent
 from scaler.ec2 import connect
 from scaler.orders import S3Orders
-from scaler.signals import read_beats
 from scaler.store import S3Store
 
 

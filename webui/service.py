@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
@@ -14,19 +13,18 @@ import anyio
 from anyio import to_thread
 
 from irs.cloud import Cloud
-from irs.errors import IrsError, MissingResource, NotFound
+from irs.errors import IrsError, NotFound
+from irs.monitoring.beats import read_beats
 from irs.monitoring.decisions import find_scaler
-from irs.monitoring.status import SILENT_S, count_queue
-from irs.records import Beat, ModelCard, ModelFacts, Phase, _Json, card_key
+from irs.monitoring.status import count_queue
+from irs.records import ModelCard, ModelFacts, Phase, _Json, card_key
+from irs.records.beat import SILENT_S
 from webui.formats import FORMATS
 from webui.view import Moment
 
 T = TypeVar("T")
 
 KEPT_S = 5.0
-#: Beats of workers that live no more tell how long a start takes: the newest are enough.
-MOST_FORMER = 16
-READERS = 16
 #: The last that is heard of a worker.
 GONE: frozenset[Phase] = frozenset({"stopped", "drained"})
 
@@ -172,7 +170,7 @@ def read_service(cloud: Cloud, cards: Cards) -> ServiceView:
     settings = cloud.settings
     counts = count_queue(cloud, settings.requests_queue)
     now = time.time()
-    beats = _beats(cloud, now)
+    beats = read_beats(cloud)
     alive = [beat for beat in beats if now - beat.at <= SILENT_S and beat.phase not in GONE]
     spoke = max((beat for beat in alive or beats if beat.model), key=lambda beat: beat.at, default=None)
     scaler = find_scaler(cloud)
@@ -212,22 +210,3 @@ def why_not_ready(cloud: Cloud) -> str:
     except IrsError as error:
         return str(error)
     return ""
-
-
-def _beats(cloud: Cloud, now: float) -> list[Beat]:
-    def read(key: str) -> Beat | None:
-        try:
-            return Beat.from_json(cloud.output.get(key))
-        except (NotFound, ValueError):
-            # Expired meanwhile, or of a version that is not ours.
-            return None
-
-    try:
-        listed = sorted(cloud.output.list("workers/"), key=lambda one: one.modified, reverse=True)
-    except NotFound:
-        raise MissingResource(f"Bucket {cloud.output.name} is not there: run `irs provision` first.") from None
-    # A beat is written anew each time: its age is known without reading it.
-    alive = [one.key for one in listed if now - one.modified.timestamp() <= SILENT_S]
-    former = [one.key for one in listed if now - one.modified.timestamp() > SILENT_S][:MOST_FORMER]
-    with ThreadPoolExecutor(READERS, "irs-beats") as pool:
-        return [beat for beat in pool.map(read, [*alive, *former]) if beat is not None]

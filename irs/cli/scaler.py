@@ -189,9 +189,10 @@ def _look() -> Observation:
     import time
 
     from irs.cli.service import find_cloud
+    from irs.monitoring.beats import read_beats
     from scaler import Worker
     from scaler.life import phase_of
-    from scaler.signals import Beats, read_beats, read_counts
+    from scaler.signals import Beats, read_counts
 
     cloud = find_cloud()
     # Asked first, so that a missing queue or a silent endpoint has its own sentence and exit code.

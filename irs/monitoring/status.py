@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from irs.cloud import Cloud
-from irs.errors import MissingResource, NotFound, QueueUnavailable
+from irs.errors import QueueUnavailable
+from irs.monitoring.beats import NEWS, read_beats
 from irs.monitoring.decisions import ScalerSeen, find_scaler
 from irs.records import Beat
+from irs.records.beat import SILENT_S
 
-#: A worker beats every 15 s when idle: after three beats missed it is called silent.
-SILENT_S = 50.0
-#: Beats of workers that ended without a word are kept for days; they are news for an hour.
-FORGOTTEN_S = 3600.0
 #: The last words of workers that left by themselves: no silence after them.
 LEFT = ("drained", "interrupted")
 
@@ -101,29 +97,12 @@ def see_workers(cloud: Cloud, *, now: float | None = None) -> list[WorkerSeen]:
         StorageUnavailable: S3 does not answer.
     """
     at = time.time() if now is None else now
-    seen = [_seen(beat, at) for beat in _beats(cloud, at)]
+    seen = [_seen(beat, at) for beat in read_beats(cloud)]
     kept_s = {"stopped": 0.0, **dict.fromkeys(LEFT, SILENT_S)}
-    return [worker for worker in seen if worker.age_s < kept_s.get(worker.beat.phase, FORGOTTEN_S)]
+    return [worker for worker in seen if worker.age_s < kept_s.get(worker.beat.phase, NEWS.total_seconds())]
 
 
 def _seen(beat: Beat, at: float) -> WorkerSeen:
     age_s = max(0.0, at - beat.at)
     is_silent = age_s > SILENT_S and beat.phase not in LEFT
     return WorkerSeen(phase="silent" if is_silent else beat.phase, age_s=round(age_s, 1), beat=beat)
-
-
-def _beats(cloud: Cloud, at: float) -> Iterator[Beat]:
-    def read(key: str) -> Beat | None:
-        try:
-            return Beat.from_json(cloud.output.get(key))
-        except (NotFound, ValueError):
-            # Expired meanwhile, or of a version that is not ours.
-            return None
-
-    try:
-        # A listing tells the age without a GET: a beat is written anew each time.
-        keys = [one.key for one in cloud.output.list("workers/") if at - one.modified.timestamp() < FORGOTTEN_S]
-    except NotFound:
-        raise MissingResource(f"Bucket {cloud.output.name} is not there: run `irs provision` first.") from None
-    with ThreadPoolExecutor(max_workers=16, thread_name_prefix="irs-beats") as pool:
-        yield from (beat for beat in pool.map(read, keys) if beat)

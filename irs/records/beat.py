@@ -13,6 +13,10 @@ from irs.records.record import VERSION, ModelFacts
 Phase = Literal["starting", "warming", "ready", "busy", "paused", "retiring", "draining", "drained", "interrupted", "stopped"]
 
 
+#: Idle workers beat every 15 s: after three beats missed one is called silent.
+SILENT_S = 50.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat(_Json):
     """``workers/{instance}.json``: a worker says how it is (every change of phase, 5 s busy, 15 s idle).

@@ -23,13 +23,13 @@ from irs.cloud import Cloud
 from irs.errors import SetupError
 from irs.local.ec2.control import Control
 from irs.local.ec2.worker import make_template
+from irs.monitoring.beats import read_beats
 from irs.monitoring.status import read_status
 from irs.records import SCALER_STATE_KEY, Beat, Order, beat_key, order_key
 from irs.settings import read_settings
 from scaler.book import Book, LeaseFacts, Money
 from scaler.orders import S3Orders
 from scaler.service import Scaler
-from scaler.signals import read_beats
 from scaler.store import Conflict, S3Store
 
 WITHIN_S = 60.0
