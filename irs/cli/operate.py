@@ -29,24 +29,28 @@ def worker(
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log lines as JSON; else IRS_LOG_JSON.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Load and warm the model, say how it runs, and end.")] = False,
 ) -> None:
-    """Run one worker until SIGTERM or Ctrl-C, which drain it."""
+    """Run one worker until SIGTERM or Ctrl-C, which drain it.
+
+    Without IRS_ENDPOINT_URL it works for the `irs up` of this machine, or on AWS.
+    """
     if model is not None:
         # Celery's settings read the environment too.
         os.environ["IRS_MODEL"] = model
     from celery.signals import setup_logging
 
-    from irs.cloud import get_cloud
+    from irs.cli.service import find_cloud
     from irs.errors import ModelError
     from irs.monitoring.logs import set_up_logging
+    from irs.settings import read_settings
     from irs.worker import run
 
-    cloud = get_cloud()
-    if not cloud.settings.model:
+    if not read_settings().model:
         raise ModelError(
             "No model is named: say `irs worker --model MODEL` or set IRS_MODEL, a model directory or a torchvision"
             " architecture such as resnet18."
         )
     require_worker_extra("irs worker")
+    cloud = find_cloud()
     # Asked here, not by the worker alone, so that a missing queue has its own exit code.
     cloud.queue_url(cloud.settings.requests_queue)
     set_up_logging(as_json=json_logs or cloud.settings.log_json)

@@ -21,6 +21,7 @@ from waiting import eventually
 
 from irs import records
 from irs.cloud import Cloud
+from irs.local import EmbeddedCloud
 from irs.records import Beat, Fault, ImageFacts, Label, ModelFacts, Record, beat_key
 from irs.results import RecordStore
 
@@ -322,3 +323,27 @@ def test_a_worker_without_its_queue_is_not_reachable(irs: Shell) -> None:
 
     assert 3 == ran.returncode
     assert "irs: Queue no-such-stack-requests is not there: run `irs provision` first.\n" == ran.stderr
+
+
+@pytest.mark.parametrize("command", [("status",), ("worker", "--model", "resnet18@random")], ids=["status", "worker"])
+def test_a_command_in_another_terminal_speaks_to_the_running_irs_up_unless_an_endpoint_is_named(
+    start: Callable[..., EmbeddedCloud], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    running = start(tmp_path / "home")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_ACCESS", "AWS_ENDPOINT"))}
+    environment |= {"IRS_HOME": str(tmp_path / "home"), "IRS_STACK": "no-such-stack"}
+    # Named and empty it means AWS, which is played by what does not answer.
+    aws = {"IRS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a"}
+
+    joined, apart = (
+        subprocess.run([*IRS, *command], env=environment | more, capture_output=True, text=True, timeout=60, check=False)
+        for more in ({}, aws)
+    )
+
+    assert joined.stderr.splitlines() == [
+        f"irs: speaking to the `irs up` of this machine at {running.endpoint}",
+        "irs: Queue no-such-stack-requests is not there: run `irs provision` first.",
+    ]
+    assert (3, 3) == (joined.returncode, apart.returncode)
+    assert running.endpoint not in apart.stderr
+    assert "127.0.0.1:1/" in apart.stderr
