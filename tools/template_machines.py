@@ -122,7 +122,7 @@ def parameters(settings: Settings) -> dict[str, tuple[str, Json]]:
         "FrontType": (
             front,
             _text(
-                "Instance type of page, scaler, janitor, drop box and Flower; 2 GiB of memory do.",
+                "Instance type of page, scaler, janitor, drop box and Flower, of the image's architecture; 2 GiB of memory do.",
                 default="t3a.small",
                 pattern=_TYPE,
                 says="a type such as t3a.small",
