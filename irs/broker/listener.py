@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from kombu.utils.json import loads
@@ -50,13 +51,11 @@ class Seen:
 
 def read_payload(message: dict[str, Any]) -> Payload | None:
     """Return kombu's message within a received one; None, and a line in the log, when it is none."""
-    try:
+    # Anyone who may publish to a topic may publish anything, and kombu makes objects of some of it.
+    with suppress(Exception):
         payload = loads(message["Body"])
         if isinstance(payload, dict) and "body" in payload and isinstance(payload["properties"], dict):
             return payload
-    except (KeyError, TypeError, ValueError):
-        pass
-    # Anyone who may publish to a topic may publish anything.
     log.warning("no_message", extra={"message_id": message.get("MessageId"), "head": str(message.get("Body"))[:100]})
     return None
 

@@ -217,7 +217,7 @@ def read_letter(message: dict[str, Any]) -> DeadLetter:
         return replace(
             letter, image=_text(arguments[0] if arguments else keywords.get("image")), name=_text(keywords.get("name"))
         )
-    except (ValueError, KeyError, TypeError, AttributeError, LookupError):
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
         # Anyone may send to a queue: what is not understood is still listed.
         return letter
 

@@ -85,7 +85,13 @@ def test_listing_shows_no_more_than_its_limit_and_hides_nothing(cloud: Cloud) ->
     assert (15, 0) == depth(cloud, dead=True)
 
 
-@pytest.mark.parametrize("body", ["", "{}", "[]", "null", "no json", '{"headers": 3}', '{"headers": {"id": 3}, "body": "[]"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("", "{}", "[]", "null", "no json", '{"headers": 3}', '{"headers": {"id": 3}, "body": "[]"}'),
+        pytest.param("[" * 100_000, id="too deep"),
+    ],
+)
 def test_a_message_that_is_none_of_celerys_is_listed_too(body: str) -> None:
     assert DeadLetter(message_id="m") == read_letter({"MessageId": "m", "Body": body})
 

@@ -70,7 +70,21 @@ def test_a_message_is_new_once_and_the_oldest_are_forgotten() -> None:
     assert [True, False, True, True, True] == told
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{}", "no json", '{"body": 1, "properties": null}', None])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "{}",
+        "no json",
+        '{"body": 1, "properties": null}',
+        None,
+        # kombu makes objects of such.
+        pytest.param('{"__type__": "decimal", "__value__": "one"}', id="no decimal"),
+        pytest.param('{"__type__": "uuid", "__value__": {"hex": 1}}', id="no uuid"),
+        pytest.param("[" * 100_000, id="too deep"),
+    ],
+)
 def test_what_is_no_message_is_left_out(body: object) -> None:
     assert read_payload({"MessageId": "1", "Body": body}) is None
 
