@@ -1,12 +1,15 @@
-"""The form of a net that answers fastest: fused, narrow, channels last, one frozen graph.
+"""The form of a net that answers fastest: fused, narrow, channels last, packed, one frozen graph.
 
 One graph from bytes to probabilities: a thread gives the interpreter lock away once a batch, not a hundred times.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
+from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +22,13 @@ log = logging.getLogger(__name__)
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 #: Pictures that a graph is traced with: two cost a quarter of eight, and the graph is the same.
 _TRACED = 2
+#: What oneDNN has a layout of its own for.
+_PACKED = (torch.float32, torch.bfloat16)
+_CONVOLVE = """
+def convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor],
+             padding: List[int], stride: List[int], dilation: List[int], groups: int) -> Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, dilation, groups, "none", [], "")
+"""
 
 
 class Whole(nn.Module):
@@ -56,6 +66,59 @@ def fused(net: nn.Module) -> nn.Module:
         return net
 
 
+def packed(whole: Whole, pixels: torch.Tensor) -> nn.Module:
+    """Return ``whole`` with the weights of its convolutions laid out as oneDNN computes with them; itself where it cannot be.
+
+    Else oneDNN lays them out anew at each call, which takes as long for one picture as for a batch. Nothing is copied
+    but those weights.
+
+    Args:
+        pixels: examples: their side decides the layout.
+    """
+    if pixels.is_cuda or whole.dtype not in _PACKED or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return whole
+    try:
+        # The tensors are shared, the modules are not: the net may be needed as it was.
+        made = copy.deepcopy(whole, {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())})
+        names = {module: name for name, module in made.named_modules() if _can_be_packed(module)}
+        shapes: dict[nn.Module, list[int]] = {}
+        hooks = [net.register_forward_pre_hook(lambda net, given: shapes.update({net: list(given[0].shape)})) for net in names]
+        made(pixels)
+        for hook in hooks:
+            hook.remove()
+        for net, shape in shapes.items():
+            parent, _, name = names[net].rpartition(".")
+            setattr(made.get_submodule(parent), name, _Packed(net, shape))
+        return made
+    except Exception as error:  # operators of torch's own compiler: another version may have none, or others
+        log.info("not_packed", extra={"reason": f"{type(error).__name__}: {error}"[:200]})
+        return whole
+
+
+class _Packed(nn.Module):
+    weight: torch.Tensor
+
+    def __init__(self, convolution: Any, shape: list[int]) -> None:
+        super().__init__()
+        self.how = (list(convolution.padding), list(convolution.stride), list(convolution.dilation), convolution.groups)
+        self.register_buffer("weight", torch.ops.mkldnn._reorder_convolution_weight(convolution.weight, *self.how, shape))
+        self.register_buffer("bias", convolution.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = _convolve()(x, self.weight, self.bias, *self.how)
+        return answer
+
+
+def _can_be_packed(module: nn.Module) -> bool:
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+@cache
+def _convolve() -> Any:
+    # As TorchScript: a trace cannot write down the operator's list of optional numbers.
+    return torch.jit.CompilationUnit(_CONVOLVE).convolve
+
+
 def frozen(whole: Whole, pixels: torch.Tensor, *, is_checked: bool = False) -> nn.Module:
     """Return ``whole`` as one frozen graph; itself where the graph would answer differently.
 
@@ -68,7 +131,7 @@ def frozen(whole: Whole, pixels: torch.Tensor, *, is_checked: bool = False) -> n
         # Tracing warns of each shape it reads, which is then checked below.
         warnings.simplefilter("ignore")
         try:
-            traced = torch.jit.trace(whole, pixels[:_TRACED], check_trace=False)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(packed(whole, pixels[:_TRACED]), pixels[:_TRACED], check_trace=False)  # type: ignore[no-untyped-call]
             graph: nn.Module = torch.jit.freeze(traced.eval())
             if is_checked:
                 return graph

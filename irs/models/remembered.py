@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _FILE = "forms.json"
 #: Raised when a form is made in another way: what is remembered of the old way is then not looked at.
-_VERSION = 2
+_VERSION = 3
 #: The oldest leave first: models come and go.
 _MOST = 100
 

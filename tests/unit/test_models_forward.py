@@ -19,7 +19,7 @@ from irs.errors import ModelError, SetupError
 from irs.imaging import Limits, Preprocess, decode, fit
 from irs.models import Forward, Model, open_model
 from irs.models import precision as module
-from irs.models.form import Whole, frozen, fused
+from irs.models.form import Whole, frozen, fused, packed
 from irs.models.forward import quickest_batch
 from irs.models.precision import find_disagreement
 from irs.models.remembered import Form, find_form, form_key, remember
@@ -161,6 +161,59 @@ def test_a_graph_that_answers_differently_at_another_size_is_not_used(caplog: py
 
     assert whole is frozen(whole, torch.from_numpy(noise(8)))
     assert "not_frozen" in caplog.messages
+
+
+class Varied(nn.Module):
+    """Convolutions of many kinds; two that no layout is made for, one that is called twice and one that never is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=16)
+        self.again = nn.Conv2d(16, 16, 1)
+        self.same = nn.Conv2d(16, 16, 3, padding="same")
+        self.mirrored = nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")
+        self.aside = nn.Conv2d(16, 8, 1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.again(self.again(self.depthwise(self.first(x)).relu()))
+        head: torch.Tensor = self.head(self.mirrored(self.same(x)).mean((2, 3)))
+        return head
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_packed_weights_answer_as_those_of_the_net(dtype: torch.dtype) -> None:
+    whole = Whole(seeded(Varied), SMALL, 1.0, dtype).eval()
+    pixels = torch.from_numpy(noise(8))
+    with torch.inference_mode():
+        made = packed(whole, pixels[:2])
+
+        kinds = {name: type(net) is nn.Conv2d for name, net in made.named_modules() if "conv" in type(net).__name__.lower()}
+        assert {"net.same", "net.mirrored", "net.aside"} == {name for name, is_plain in kinds.items() if is_plain}
+        assert isinstance(whole.net.first, nn.Conv2d)
+        for count in (1, 2, 8):
+            torch.testing.assert_close(made(pixels[:count]), whole(pixels[:count]), atol=1e-3, rtol=0)
+        # The graph is of the packed net, and answers as the plain one.
+        graph = frozen(whole, pixels)
+        torch.testing.assert_close(graph(pixels), whole(pixels), atol=1e-3, rtol=0)
+    assert "mkldnn::_convolution_pointwise" in str(graph.graph)
+
+
+def test_where_torch_cannot_pack_the_net_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(*_: object) -> None:
+        raise AttributeError("no such operator")
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("irs.models.form._Packed", refuse)
+    whole = Whole(seeded(Varied), SMALL, 1.0, torch.float32).eval()
+    pixels = torch.from_numpy(noise(4))
+
+    with torch.inference_mode():
+        graph = frozen(whole, pixels)
+        torch.testing.assert_close(graph(pixels), whole(pixels), atol=1e-3, rtol=0)
+    assert "not_packed" in caplog.messages
+    assert "mkldnn::_convolution_pointwise" not in str(graph.graph)
 
 
 class Brittle(Net):
@@ -338,7 +391,8 @@ def test_the_second_start_takes_the_form_that_the_first_found(monkeypatch: pytes
     second = Forward(built, device="cpu", home=tmp_path)
 
     assert ("bf16", "bf16") == (first.precision, second.precision)
-    assert ["torch.bfloat16"] == [dtype for dtype in calls if dtype.startswith("torch")]
+    # One call packs it, one traces it.
+    assert 2 * ["torch.bfloat16"] == [dtype for dtype in calls if dtype.startswith("torch")]
     np.testing.assert_allclose(first.probabilities(noise(4)), second.probabilities(noise(4)), atol=0.02)
 
 
