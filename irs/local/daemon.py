@@ -1,4 +1,4 @@
-"""One long-running ``irs`` command as a child process of ``irs up``: started, started again when it ends, ended."""
+"""One ``irs`` command as a child process of ``irs up``: started, started again when it ends, ended."""
 
 from __future__ import annotations
 
@@ -11,49 +11,59 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from irs.errors import SetupError
 from irs.local import child
-from irs.local.processes import FIRST_PAUSE_S, LOG_DAYS, LONGEST_PAUSE_S, TRUSTED_S, WRONG_USE
 from irs.local.signals import Signals
 from irs.monitoring.logs import last_words
 
 Say = Callable[[str], None]
-#: None of them has work of its own to finish: what they do goes on at their next process.
+#: A command that ends with it says that it cannot work as it is set up: once more would say the same.
+WRONG_USE = 2
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+#: Having run for so long it is trusted again: the next pause is the first.
+TRUSTED_S = 60.0
+#: Workers apart, none has work of its own to finish: what it does goes on at its next process.
 STOP_S = 3.0
+LOG_DAYS = 7
 BACKLOG = 512
 
 
 class Daemon:
-    """The process of now, or the pause before the next.
+    """A command that is to run: the process of now, or the pause before the next.
 
     Args:
-        name: how its lines begin, and its log is called.
+        label: how its lines begin.
         command: of ``irs``.
-        environment: what it is told besides the environment of this process.
+        log: what it says is added to it.
         at_parents_end: what the kernel sends it when this process has gone.
+        environment: what it is told besides the environment of this process.
     """
 
     def __init__(
         self,
-        name: str,
+        label: str,
         command: Sequence[str],
         say: Say,
         *,
-        home: Path,
+        log: Path,
         at_parents_end: signal.Signals,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        self.name, self.log = name, home / "logs" / f"{name}-{os.getpid()}.log"
-        self.has_given_up = False
-        self._command, self._environment, self._pass_fds = command, dict(environment or {}), pass_fds
-        self._say, self._at_parents_end = say, at_parents_end
+        self.log, self.has_given_up = log, False
+        self._label, self._command, self._say, self._at_parents_end = label, command, say, at_parents_end
+        self._environment, self._pass_fds = dict(environment or {}), pass_fds
         self._process: subprocess.Popen[bytes] | None = None
         self._began_s = self._start_at_s = 0.0
         self._pause_s = FIRST_PAUSE_S
         self._log_from = 0
-        _forget_old_logs(self.log.parent, name)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process runs now."""
+        return self._process is not None and self._process.poll() is None
 
     def tend(self) -> None:
         """Start what is to be started, notice an end."""
@@ -63,22 +73,24 @@ class Daemon:
             if time.monotonic() >= self._start_at_s:
                 self._start()
         elif (code := self._process.poll()) is not None:
+            self._process = None
             self._ended(128 - code if code < 0 else code)
 
     def drain(self) -> None:
         """Ask it to end; who waits is :meth:`end`."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._send(signal.SIGKILL)
 
     def end(self, signals: Signals) -> None:
         """End it: after 3 s, or at once at one more signal, by force."""
         self.drain()
-        process = self._process
-        if process is not None:
-            signals.wait_until(lambda: process.poll() is not None, within_s=STOP_S)
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        if self._process is not None:
+            signals.wait_until(lambda: not self.is_running, within_s=STOP_S)
+            self.kill()
+            self._process.wait()
 
     def _start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,17 +111,29 @@ class Daemon:
         self._began_s = time.monotonic()
 
     def _ended(self, code: int) -> None:
-        self._process = None
-        with self.log.open("rb") as log:
-            log.seek(self._log_from)
-            words = last_words(log.read().decode(errors="replace")).removeprefix("irs: ") or "it said nothing"
         if code == WRONG_USE:
             self.has_given_up = True
-            self._say(f"{self.name:6} cannot start: {words} (log {self.log})")
+            self._say(f"{self._label} cannot start: {self._last_words()} (log {self.log})")
             return
         self._pause_s = FIRST_PAUSE_S if time.monotonic() - self._began_s > TRUSTED_S else min(2 * self._pause_s, LONGEST_PAUSE_S)
         self._start_at_s = time.monotonic() + self._pause_s
-        self._say(f"{self.name:6} ended with {code}, starts again in {self._pause_s:g} s, log {self.log}")
+        self._say(f"{self._label} ended with {code}, starts again in {self._pause_s:g} s, log {self.log}")
+
+    def _last_words(self) -> str:
+        """Return why its last process has ended, as a sentence."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._log_from)
+                return last_sentence(log.read().decode(errors="replace"))
+        except FileNotFoundError:
+            # Somebody tidied up.
+            return last_sentence("")
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            # The whole group: it was started as the leader of its own.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
 
 class ListeningDaemon(Daemon):
@@ -118,34 +142,16 @@ class ListeningDaemon(Daemon):
 
     Args:
         port: another program, or another ``irs up``, may have it: then any free one.
+        options: of :class:`Daemon`.
 
     Raises:
         SetupError: ``host`` cannot be bound.
     """
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        say: Say,
-        *,
-        host: str,
-        port: int,
-        home: Path,
-        at_parents_end: signal.Signals,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, label: str, command: Sequence[str], say: Say, *, host: str, port: int, **options: Any) -> None:
         self._listener = _listen(host, port)
         fd = self._listener.fileno()
-        super().__init__(
-            name,
-            [*command, "--fd", str(fd)],
-            say,
-            home=home,
-            at_parents_end=at_parents_end,
-            environment=environment,
-            pass_fds=(fd,),
-        )
+        super().__init__(label, [*command, "--fd", str(fd)], say, pass_fds=(fd,), **options)
 
     @property
     def address(self) -> str:
@@ -182,6 +188,19 @@ class Daemons:
             daemon.end(signals)
 
 
+def forget_old_logs(folder: Path) -> None:
+    """Remove logs that nobody wrote to for a week."""
+    for log in folder.glob("*.log"):
+        with suppress(FileNotFoundError):
+            if log.stat().st_mtime < time.time() - LOG_DAYS * 86_400:
+                log.unlink()
+
+
+def last_sentence(said: str) -> str:
+    """Return the last words of a log, without the name of the command before them."""
+    return last_words(said).removeprefix("irs: ") or "it said nothing"
+
+
 def _listen(host: str, port: int) -> socket.socket:
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -189,10 +208,3 @@ def _listen(host: str, port: int) -> socket.socket:
         with suppress(OSError):
             return socket.create_server((host, wanted), family=family, backlog=BACKLOG)
     raise SetupError(f"{host} is no address of this machine to listen on: set IRS_WEB_HOST or IRS_FLOWER_HOST to 127.0.0.1.")
-
-
-def _forget_old_logs(folder: Path, name: str) -> None:
-    for log in folder.glob(f"{name}-*.log"):
-        with suppress(FileNotFoundError):
-            if log.stat().st_mtime < time.time() - LOG_DAYS * 86_400:
-                log.unlink()

@@ -56,17 +56,17 @@ class RollFollower:
             self._look.start()
 
     def _replace_next(self) -> None:
-        if any(worker.given_up for worker in self._followed):
+        if any(worker.has_given_up for worker in self._followed):
             # Whole in the bucket, and yet no model for this release: one worker is lost, not all.
             self._say(f"model  {self._reference} cannot be served here, the others stay with the model before: roll it back")
             self._old, self._is_draining, self._refused = [], False, self._new
             return
         worker = self._old[0]
-        if worker.given_up or (self._is_draining and not worker.is_ready):
+        if worker.has_given_up or (self._is_draining and not worker.is_ready):
             # It has ended; the next one waits below until it is back.
             self._old.pop(0)
             self._is_draining = False
-        elif not self._is_draining and all(one.is_ready or one.given_up for one in self._workers):
+        elif not self._is_draining and all(one.is_ready or one.has_given_up for one in self._workers):
             worker.drain()
             self._followed.append(worker)
             self._is_draining = True

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from irs.cloud import Cloud
-from irs.local import child
-from irs.local.daemon import Daemon, ListeningDaemon, Say
+from irs.local.daemon import Daemon, ListeningDaemon, Say, last_sentence
 from irs.local.processes import WorkerEnded
 from irs.settings import Settings
 
@@ -51,12 +48,12 @@ def find_flower(settings: Settings, say: Say, *, at_parents_end: signal.Signals)
 
 def janitor(settings: Settings, say: Say, *, at_parents_end: signal.Signals) -> Daemon:
     """Return the janitor."""
-    return Daemon("janitor", ["janitor"], say, home=settings.home, at_parents_end=at_parents_end)
+    return Daemon("janitor", ["janitor"], say, log=_log(settings, "janitor"), at_parents_end=at_parents_end)
 
 
 def drops(settings: Settings, say: Say, *, at_parents_end: signal.Signals) -> Daemon:
     """Return the bridge of the drop box."""
-    return Daemon("drops", ["drops"], say, home=settings.home, at_parents_end=at_parents_end)
+    return Daemon("drops ", ["drops"], say, log=_log(settings, "drops"), at_parents_end=at_parents_end)
 
 
 def find_scaler(cloud: Cloud, say: Say, *, at_parents_end: signal.Signals) -> ScalerDaemon | None:
@@ -78,41 +75,24 @@ def find_scaler(cloud: Cloud, say: Say, *, at_parents_end: signal.Signals) -> Sc
     if "scaler_boot_seconds" not in settings.model_fields_set:
         told["IRS_SCALER_BOOT_SECONDS"] = str(LOCAL_BOOT_S + settings.local_boot_seconds)
     say(f"scaler starts workers when images come, {cap} at most on this machine, and ends them")
-    return ScalerDaemon("scaler", ["scaler", "run"], say, home=settings.home, at_parents_end=at_parents_end, environment=told)
+    log = _log(settings, "scaler")
+    return ScalerDaemon("scaler", ["scaler", "run"], say, log=log, at_parents_end=at_parents_end, environment=told)
 
 
-class Check:
-    """Whether a worker could start here, found out beside everything else: at rest none runs that could tell."""
+class Check(Daemon):
+    """Whether a worker could start here, found out once, beside everything else: at rest none runs that could tell."""
 
-    def __init__(self, *, home: Path, at_parents_end: signal.Signals) -> None:
-        self._log = home / "logs" / f"check-{os.getpid()}.log"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as output:
-            self._process = child.start(
-                [sys.executable, "-m", "irs.cli", "worker", "--check"],
-                environment=os.environ,
-                at_parents_end=at_parents_end,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+    def __init__(self, settings: Settings, say: Say, *, at_parents_end: signal.Signals) -> None:
+        super().__init__("check ", ["worker", "--check"], say, log=_log(settings, "check"), at_parents_end=at_parents_end)
 
-    def tend(self) -> None:
-        """Look whether it has ended.
-
-        Raises:
-            WorkerEnded: no worker can start.
-        """
-        if code := self._process.poll():
-            words = _last_sentence(self._log.read_text(errors="replace"))
-            raise WorkerEnded(f"A worker could not start: {words} (log {self._log})", code if code > 0 else 1)
-
-    def end(self) -> None:
+    def drain(self) -> None:
         """Kill it: it holds nothing."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+        self.kill()
+
+    def _ended(self, code: int) -> None:
+        self.has_given_up = True
+        if code:
+            raise WorkerEnded(f"A worker could not start: {self._last_words()} (log {self.log})", code)
 
 
 class ScalerDaemon(Daemon):
@@ -142,7 +122,7 @@ class ScalerDaemon(Daemon):
             self._say(f"worker {instance}  has ended")
         elif event == "boot failed":
             self.failures += 1
-            self.failed = _last_sentence(str(line.get("console", "")))
+            self.failed = last_sentence(str(line.get("console", "")))
             self._say(f"worker {instance}  could not start: {self.failed}")
 
     def _new_lines(self) -> Iterator[dict[str, Any]]:
@@ -168,15 +148,15 @@ class ScalerDaemon(Daemon):
 def _listening(
     name: str, command: str, host: str, port: int, settings: Settings, say: Say, at_parents_end: signal.Signals
 ) -> ListeningDaemon:
-    made = ListeningDaemon(name, [command], say, host=host, port=port, home=settings.home, at_parents_end=at_parents_end)
+    made = ListeningDaemon(
+        f"{name:6}", [command], say, host=host, port=port, log=_log(settings, name), at_parents_end=at_parents_end
+    )
     say(f"{name:6} {made.address}")
     return made
 
 
-def _last_sentence(console: str) -> str:
-    from irs.monitoring.logs import last_words
-
-    return last_words(console).removeprefix("irs: ") or "it said nothing"
+def _log(settings: Settings, name: str) -> Path:
+    return settings.home / "logs" / f"{name}-{os.getpid()}.log"
 
 
 def _has(extra: str, name: str, say: Say) -> bool:

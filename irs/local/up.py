@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from irs.cloud import Cloud
 from irs.errors import ModelError, SetupError
 from irs.local import child, sidecars
-from irs.local.daemon import Daemon, Daemons
+from irs.local.daemon import Daemon, Daemons, Say, forget_old_logs
 from irs.local.follow import RollFollower
 from irs.local.join import enter
-from irs.local.processes import Crew, Worker, WorkerEnded, forget_old_logs
+from irs.local.processes import Crew, Worker, WorkerEnded
 from irs.local.resend import resend_unanswered
 from irs.local.signals import Signals
 from irs.models.choice import AUTO, PRETRAINED, WITHIN_S, choose, has_pretrained
@@ -33,7 +33,6 @@ from irs.settings import Settings, read_settings
 if TYPE_CHECKING:
     from irs.local.embedded import EmbeddedCloud
 
-Say = Callable[[str], None]
 LOOK_S = 0.1
 #: As often in a row the scaler tries at once; then seldom, and a command would wait for answers that do not come.
 MOST_FAILURES = 3
@@ -78,6 +77,7 @@ class _Service:
     def __init__(self, ground: Ground, workers: int | None, say: Say, *, serves: bool) -> None:
         self._ground, cloud = ground, ground.cloud
         settings, at_parents_end = cloud.settings, ground.at_parents_end
+        forget_old_logs(settings.home / "logs")
         found: list[Daemon | None] = [
             sidecars.find_page(settings, say, at_parents_end=at_parents_end),
             sidecars.find_flower(settings, say, at_parents_end=at_parents_end) if settings.monitoring else None,
@@ -88,12 +88,12 @@ class _Service:
         if workers is None and ground.embedded is not None:
             self.scaler = sidecars.find_scaler(cloud, say, at_parents_end=at_parents_end)
         fixed = (0 if self.scaler else 1) if workers is None else workers
-        self._daemons = Daemons(one for one in (*found, self.scaler) if one is not None)
-        self._daemons.tend()
         # A command's first image starts a worker at once, which would fight the check for the cores.
-        self._check = sidecars.Check(home=settings.home, at_parents_end=at_parents_end) if self.scaler and serves else None
-        started = _workers(ground, fixed)
-        self.crew = Crew(started, say, drain_s=settings.drain_seconds)
+        check = sidecars.Check(settings, say, at_parents_end=at_parents_end) if self.scaler and serves else None
+        self._daemons = Daemons(one for one in (*found, self.scaler, check) if one is not None)
+        self._daemons.tend()
+        started = _workers(ground, fixed, say)
+        self.crew = Crew(started, drain_s=settings.drain_seconds)
         self._follower = RollFollower(cloud, started, say)
 
     @property
@@ -107,15 +107,11 @@ class _Service:
         self.crew.tend()
         self._follower.tend()
         self._daemons.tend()
-        if self._check is not None:
-            self._check.tend()
         if self.scaler is not None and self.scaler.failures >= MOST_FAILURES:
             raise WorkerEnded(f"No worker could start: {self.scaler.failed} (log {self.scaler.log})", 1)
 
     def end(self, signals: Signals) -> None:
         """End all but the ground, whose end drains the workers that the scaler started."""
-        if self._check is not None:
-            self._check.end()
         self._daemons.drain()
         self.crew.end(signals)
         self._daemons.end(signals)
@@ -198,21 +194,19 @@ def _start_embedded(settings: Settings) -> EmbeddedCloud:
     )
 
 
-def _workers(ground: Ground, count: int) -> list[Worker]:
-    settings = ground.cloud.settings
-    logs = settings.home / "logs"
-    forget_old_logs(logs)
-    shared = dict(os.environ)
+def _workers(ground: Ground, count: int, say: Say) -> list[Worker]:
     # Each worker takes all cores by itself: several would fight for them.
-    shared.setdefault("IRS_COMPUTE_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, count))))
+    cores_each = str(max(1, (os.cpu_count() or 1) // max(1, count)))
     names = [f"{socket.gethostname().split('.')[0][:40]}-up{os.getpid()}-{number}" for number in range(1, count + 1)]
     return [
         Worker(
             number,
-            {**shared, "IRS_INSTANCE_ID": name},
-            log=logs / f"worker-{name}.log",
+            name,
+            say,
+            log=ground.cloud.settings.home / "logs" / f"worker-{name}.log",
             cloud=ground.cloud,
             at_parents_end=ground.at_parents_end,
+            environment={"IRS_COMPUTE_THREADS": os.environ.get("IRS_COMPUTE_THREADS", cores_each)},
         )
         for number, name in enumerate(names, start=1)
     ]

@@ -18,10 +18,10 @@ class Fake:
     """A worker that serves until it is drained, and cannot start again."""
 
     def __init__(self) -> None:
-        self.is_ready, self.given_up, self.digest = True, False, OLD
+        self.is_ready, self.has_given_up, self.digest = True, False, OLD
 
     def drain(self) -> None:
-        self.is_ready, self.given_up = False, True
+        self.is_ready, self.has_given_up = False, True
 
 
 def looked(follower: RollFollower) -> None:

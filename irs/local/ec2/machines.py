@@ -12,17 +12,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from irs.local import child
+from irs.local.daemon import forget_old_logs
 from irs.local.ec2.ledger import INSTANCE_VARIABLE, Ledger, Process
 
 log = logging.getLogger(__name__)
 
 #: What GetConsoleOutput shows, as on AWS.
 CONSOLE_BYTES = 64 * 1024
-LOG_DAYS = 7
 _KILL_S = 5.0
 _LOOK_S = 0.02
 
@@ -53,10 +52,7 @@ class Machines:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for id in self._ledger.sweep():
             log.warning("machine left behind, ended now instance=%s", id)
-        for log_file in self._folder.glob("*.log"):
-            with suppress(FileNotFoundError):
-                if log_file.stat().st_mtime < time.time() - LOG_DAYS * 86_400:
-                    log_file.unlink()
+        forget_old_logs(self._folder)
 
     def boot(self, id: str, script: bytes) -> None:
         """Run a script as the instance ``id``; returns at once, and it counts as running from now on."""
