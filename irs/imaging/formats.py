@@ -77,6 +77,7 @@ _KNOWN_BY_START = {
     b"FUJIFILMCCD-RAW": "Fujifilm raw",
     b"\x1aE\xdf\xa3": "Video",
 }
+_BY_START = {**_READ_BY_START, **_KNOWN_BY_START}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _BMP_HEADER_BYTES = {12, 16, 40, 52, 56, 64, 108, 124}
@@ -104,8 +105,7 @@ def _tell(head: bytes) -> str | None:
     # Canon's raw files begin as TIFF and hold no picture that TIFF readers know.
     if head[:4] == b"II*\0" and head[8:10] == b"CR":
         return "Canon raw"
-    starts = {**_READ_BY_START, **_KNOWN_BY_START}
-    return next((starts[start] for start in starts if head.startswith(start)), None) or _tell_by_shape(head)
+    return next((format for start, format in _BY_START.items() if head.startswith(start)), None) or _tell_by_shape(head)
 
 
 def _tell_by_shape(head: bytes) -> str | None:

