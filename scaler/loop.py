@@ -79,8 +79,13 @@ class _Term:
 
 
 class Loop:
-    """One scaler. ``clock``: monotonic seconds; ``wall``: Unix seconds, for ages and the day of the budget alone;
-    ``current_model``: digest of what workers shall serve, None where they keep what they have."""
+    """One scaler. ``plan`` may be replaced between two steps: a lower cap sends the surplus home, it ends nobody.
+
+    Args:
+        clock: monotonic seconds.
+        wall: Unix seconds, for ages and the day of the budget alone.
+        current_model: digest of what workers shall serve, None where they keep what they have.
+    """
 
     def __init__(
         self,
@@ -109,10 +114,6 @@ class Loop:
     def epoch(self) -> int:
         """The epoch that this process leads, or led last."""
         return self._lease.epoch
-
-    def change(self, plan: Plan) -> None:
-        """Go by other settings from the next step on: a lower cap sends the surplus home, it ends nobody."""
-        self.plan = plan
 
     def step(self) -> Step:
         """Take the lease if it is free; if this process leads, read, decide, write and act once. Never raises a fault

@@ -19,7 +19,6 @@ from irs.monitoring.endpoint import serve
 from scaler import prices
 from scaler.book import Book
 from scaler.ec2 import connect
-from scaler.fleet import Ec2
 from scaler.lease import Lease
 from scaler.loop import Loop, Plan, Step
 from scaler.metrics import Metrics
@@ -60,12 +59,12 @@ class Scaler:
 
     def __init__(self, cloud: Cloud, *, dry: bool = False) -> None:
         settings = cloud.settings
-        self.store = S3Store(cloud)
+        store = S3Store(cloud)
         if not dry:
-            self.store.probe()
+            store.probe()
         kind = DryLease if dry else Lease
-        self._lease = kind(
-            self.store,
+        lease = kind(
+            store,
             holder=f"{socket.gethostname()}/{os.getpid()}",
             ttl_s=max(settings.scaler_lease_seconds, RENEWALS * settings.scaler_period_seconds),
             nonce=lambda: uuid.uuid4().hex,
@@ -74,23 +73,19 @@ class Scaler:
         ec2 = connect(cloud)
         ec2.check()
         self.plan = make_plan(cloud, ec2.candidates, dry=dry)
-        self.orders = S3Orders(cloud, wall=time.time)
         self.metrics = Metrics(settings.requests_queue, self.plan.policy_name)
-        self.loop = self._made(cloud, ec2)
-        self._step: Step | None = None
-        self._stepped_at = time.monotonic()
-
-    def _made(self, cloud: Cloud, ec2: Ec2) -> Loop:
-        return Loop(
+        self.loop = Loop(
             self.plan,
-            lease=self._lease,
+            lease=lease,
             ec2=ec2,
             signals=LiveSignals(cloud),
-            orders=self.orders,
+            orders=S3Orders(cloud, wall=time.time),
             clock=time.monotonic,
             wall=time.time,
             current_model=CurrentModel(cloud, clock=time.monotonic),
         )
+        self._step: Step | None = None
+        self._stepped_at = time.monotonic()
 
     def step(self) -> Step:
         """Take one step, tell it and count it."""

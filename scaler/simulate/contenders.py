@@ -7,12 +7,9 @@ from collections import deque
 from dataclasses import replace
 
 from irs.errors import SetupError
-from scaler.settings import POLICIES, ScalerSettings, policy_settings
+from scaler.settings import ScalerSettings, policy_settings
 from scaler.simulate.ours import Ours
 from scaler.simulate.world import Assumptions, Controller, Instance, World
-
-#: Names for the command line; ``keda:10`` and ``target:20`` name their own numbers, ``target:20:1`` a minimum too.
-CONTENDERS = (*POLICIES, "keda:5", "keda:10", "target:20")
 
 
 class Keda:

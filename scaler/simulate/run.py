@@ -1,12 +1,9 @@
-"""One run, or the mean of several: the same seed gives the same numbers."""
+"""One run: the same seed gives the same numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from scaler.settings import ScalerSettings
 from scaler.simulate.contenders import contender
-from scaler.simulate.score import Score, average, score
 from scaler.simulate.world import Assumptions, Outcome, World
 from scaler.trace import Trace
 
@@ -25,10 +22,3 @@ def simulate(
     """
     world = assumed or Assumptions()
     return World(trace, world, contender(policy, world, settings), seed).run()
-
-
-def mean_score(
-    trace: Trace, policy: str, seeds: Iterable[int], *, assumed: Assumptions | None = None, settings: ScalerSettings | None = None
-) -> Score:
-    """Return the mean score of runs with several seeds. Raises as :func:`simulate`."""
-    return average([score(simulate(trace, policy, seed=seed, assumed=assumed, settings=settings)) for seed in seeds])

@@ -185,7 +185,7 @@ def test_scaler_launches_for_the_queue_retires_when_it_is_empty_and_ends_only_wh
     say(fleet, id, "busy", busy_slots=1)
     fleet.sqs().purge_queue(QueueUrl=fleet.queue_url(fleet.settings.requests_queue))
     # A worker of less than a minute is not sent home: its first minute is paid.
-    scaler.loop.change(replace(scaler.plan, policy=replace(scaler.plan.policy, min_age_s=0.0)))
+    scaler.loop.plan = replace(scaler.plan, policy=replace(scaler.plan.policy, min_age_s=0.0))
     say(fleet, id, "ready", completed=1)
     order = eventually(lambda: scaler.step() and id in S3Orders(fleet, wall=time.time).standing(), within_s=WITHIN_S, every_s=0.5)
     before = states(fleet)

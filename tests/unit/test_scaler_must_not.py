@@ -114,7 +114,7 @@ def test_row_4_no_worker_is_ended_with_images_in_hand_though_the_cap_falls_and_r
     town.hand_in(1500)
     for turn in range(120):
         for loop in scalers.loops:
-            loop.change(replace(scalers.plan, policy=replace(scalers.plan.policy, cap=8 if turn % 2 else 1)))
+            loop.plan = replace(scalers.plan, policy=replace(scalers.plan.policy, cap=8 if turn % 2 else 1))
         scalers.run(20)
 
     scalers.run_until_rest()
@@ -519,7 +519,7 @@ def test_row_20_cap_that_is_lowered_under_load_sends_the_surplus_home_and_ends_n
     scalers.run(200)
     assert 19 == len(town.live)
 
-    scalers.loops[0].change(replace(scalers.plan, policy=replace(scalers.plan.policy, cap=2)))
+    scalers.loops[0].plan = replace(scalers.plan, policy=replace(scalers.plan.policy, cap=2))
     scalers.run(10)
     ordered = len(town.orders)
     town.waiting.clear()
