@@ -116,7 +116,8 @@ class Limits:
 
     def after_notice(self, pair: Pair, now: float) -> Self:
         """A spot instance is being taken away."""
-        block = Block(now + NOTICE_BLOCK_S, self.blocks[pair].refusals if pair in self.blocks else 0)
+        known = self.blocks.get(pair, Block(now, 0))
+        block = known._replace(until=max(known.until, now + NOTICE_BLOCK_S))
         recent = tuple(at for at in self.notices if now - at < NOTICES_S)
         return replace(self, blocks={**self.blocks, pair: block}, notices=(*recent, now)[-19:])
 

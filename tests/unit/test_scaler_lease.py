@@ -231,6 +231,12 @@ def test_place_that_refuses_is_left_alone_for_a_minute_then_twice_as_long_up_to_
     assert limits.after_launch(SPOT, 0.0).blocks == {}
 
 
+def test_spot_notice_makes_no_block_shorter_that_is_long_already() -> None:
+    limits = Limits(blocks={SPOT: Block(900.0, 5)})
+
+    assert {SPOT: 900.0} == limits.after_notice(SPOT, 0.0).blocked_until([SPOT], 0.0)
+
+
 def test_zones_take_turns_and_types_and_markets_keep_their_order() -> None:
     places = tuple(Pair(kind, zone, market) for kind in "AB" for zone in "xy" for market in ("spot", "on-demand"))  # type: ignore[arg-type]
 
