@@ -1,6 +1,6 @@
-"""One run of ``irs bench service``: each model in full, then the asides; every row of the design's table.
+"""One run of ``irs bench service``: each model in full, then the asides; every row of the design's table, and one more.
 
-Where a row is made: 1, 4, 5, 7 to 13, 15 in ``full.py``; 2, 3, 6, 14, 16 in ``asides.py``. What each should reach is in
+Where a row is made: 1, 4, 5, 7 to 13, 15 in ``full.py``; 2, 3, 6, 14, 16, 17 in ``asides.py``. What each should reach is in
 ``bars.py``; the processes they start are ``bare.py``, ``plain.py``, ``agree.py``, ``litserve_app.py`` and a worker.
 """
 
