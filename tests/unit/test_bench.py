@@ -63,7 +63,8 @@ def stage(tmp_path: Path, said: list[str] | None = None) -> Stage:
 
 
 def test_the_bars_are_those_of_the_design_row_by_row() -> None:
-    assert set(range(1, 17)) == {bar.number for bar in BARS}
+    # The 17th is the bundled model's, beside that table.
+    assert set(range(1, 18)) == {bar.number for bar in BARS}
     assert [] == [bar.name for bar in BARS if (bar.reach < bar.floor) != (bar.better == "lower")]
 
 
