@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 #: An object store's own retries inside one call; beyond them the message comes back with back-off.
 STORE_RETRIES = 2
+#: What everyone meets who has neither a service on this machine nor an account yet.
+NO_CREDENTIALS = (
+    "No AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role;"
+    " or start a service on this machine with `irs up`."
+)
 #: Objects in one answer to a listing.
 PAGE = 1000
 
@@ -123,7 +128,7 @@ class Cloud:
             MissingResource: there is no such queue.
             Unreachable: the endpoint does not answer.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         with self._lock:
             if url := self._made.get(("queue", name)):
@@ -134,6 +139,8 @@ class Cloud:
             if "NonExistentQueue" in error.response["Error"]["Code"] or "QueueDoesNotExist" in error.response["Error"]["Code"]:
                 raise MissingResource(f"Queue {name} is not there: run `irs provision` first.") from None
             raise Unreachable(f"SQS refuses to name queue {name}: {error.response['Error'].get('Message', error)}") from None
+        except NoCredentialsError:
+            raise Unreachable(NO_CREDENTIALS) from None
         except BotoCoreError as error:
             raise Unreachable(f"SQS cannot be reached{self._where()}: {error}") from None
         if not url:
@@ -279,10 +286,7 @@ class _ObstoreBucket:
         self._cloud = cloud
         settings, session = cloud.settings, cloud.session()
         if session.get_credentials() is None:
-            raise Unreachable(
-                "No AWS credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role,"
-                " or run inside `irs up -- COMMAND`."
-            )
+            raise Unreachable(NO_CREDENTIALS)
         limit = timedelta(seconds=settings.fetch_seconds)
         self._store = S3Store(
             name,

@@ -155,7 +155,7 @@ class BadOptions(RequestError):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"Bad options: {self.detail}."
+        return f"{self.detail}."
 
 
 class Cancelled(RequestError):

@@ -242,6 +242,8 @@ class Settings(BaseSettings):
             # Given and empty is not given.
             self.model_fields_set.discard("instance_id")
             object.__setattr__(self, "instance_id", f"{socket.gethostname().split('.')[0][:40]}-{os.getpid()}")
+        if self.endpoint_url and not self.endpoint_url.startswith(("http://", "https://")):
+            raise ValueError("IRS_ENDPOINT_URL must begin with http:// or https://; empty means AWS")
         if self.batch_wait_seconds >= self.visibility_seconds / 2:
             raise ValueError("IRS_BATCH_WAIT_SECONDS must be under half of IRS_VISIBILITY_SECONDS")
         if self.bytes_budget < self.max_bytes:

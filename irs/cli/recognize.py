@@ -92,7 +92,7 @@ def recognize(
         except KeyboardInterrupt:
             note(f"irs: job {found.id} goes on without this; `irs recognize --job {found.id}` shows its answers.")
             code = Code.INTERRUPTED
-    if form is Form.TABLE:
+    if form is Form.TABLE and records:
         from irs.cli.answers import TABLE_TITLES, table_row
         from irs.cli.tables import show_table
 

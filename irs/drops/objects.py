@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from irs.cloud import Cloud
+from irs.cloud import NO_CREDENTIALS, Cloud
 from irs.errors import MissingResource, SetupError, StorageUnavailable, Unreachable
 
 #: Calls at once, each over a connection of its own.
@@ -79,7 +79,7 @@ class Objects:
         try:
             yield
         except NoCredentialsError:
-            raise Unreachable("No AWS credentials were found: set a key pair, a profile or a role.") from None
+            raise Unreachable(NO_CREDENTIALS) from None
         except ClientError as error:
             if _status(error) == 404:
                 raise MissingResource(f"Bucket {bucket} is not there: run `irs provision` first.") from None

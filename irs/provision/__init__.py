@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 
-from irs.cloud import Cloud
+from irs.cloud import NO_CREDENTIALS, Cloud
 from irs.errors import SetupError, Unreachable
 from irs.provision.buckets import Buckets
 from irs.provision.ledger import Action, Change, Ledger
@@ -43,7 +43,7 @@ def provision(cloud: Cloud, *, dry_run: bool = False) -> list[Change]:
             doing = name
             make()
     except NoCredentialsError:
-        raise Unreachable("No AWS credentials were found: set a key pair, a profile or a role.") from None
+        raise Unreachable(NO_CREDENTIALS) from None
     except ClientError as error:
         raise _sentence(error.response.get("Error", {}), error.operation_name, doing) from None
     except BotoCoreError as error:

@@ -175,6 +175,8 @@ def test_recognize_says_that_no_worker_runs(irs: Shell, photos: Path) -> None:
     ran = irs("recognize", str(photos), "--timeout", "6")
 
     assert "No worker is running: start one with `irs worker` or `irs up`." in ran.stderr.splitlines()
+    # No head of a table without a line under it.
+    assert "" == ran.stdout
 
 
 def test_ctrl_c_while_waiting_ends_with_130_and_names_the_job(

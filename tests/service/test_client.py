@@ -401,8 +401,10 @@ def test_client_says_that_it_may_not_use_a_bucket(cloud: Cloud, proxy: FaultProx
 
 
 def test_client_knows_no_job_of_that_id(client: Client) -> None:
-    with pytest.raises(BadOptions, match="is not known"):
-        client.job(records.new_job_id())
+    id = records.new_job_id()
+
+    with pytest.raises(BadOptions, match=f"^job {id} is not known"):
+        client.job(id)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from irs import errors
 from irs.cli import app, outcome
 from irs.cli.outcome import Code
+from irs.cloud import NO_CREDENTIALS
 
 HEAVY = ("boto3", "botocore", "celery", "kombu", "torch", "numpy", "PIL", "pydantic", "pydantic_settings", "irs.settings", "rich")
 
@@ -174,6 +176,27 @@ def test_a_wrong_setting_is_wrong_use() -> None:
     assert "" == ran.stdout
     assert ran.stderr.startswith("irs: IRS_SLOTS: ")
     assert 1 == ran.stderr.count("\n")
+
+
+def test_an_endpoint_without_its_scheme_is_wrong_use() -> None:
+    ran = irs("status", IRS_ENDPOINT_URL="localhost:4566")
+
+    assert (2, "") == (ran.returncode, ran.stdout)
+    assert "irs: IRS_ENDPOINT_URL must begin with http:// or https://; empty means AWS.\n" == ran.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("recognize", "a.jpg"), ("status",), ("worker", "--model", "resnet18"), ("provision",), ("sync", ".")],
+    ids=["recognize", "status", "worker", "provision", "sync"],
+)
+def test_who_has_neither_a_service_nor_an_account_is_told_how_to_get_either(command: tuple[str, ...], tmp_path: Path) -> None:
+    nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true"}
+
+    ran = irs(*command, IRS_HOME=str(tmp_path), **nowhere)
+
+    assert (3, "") == (ran.returncode, ran.stdout)
+    assert f"irs: {NO_CREDENTIALS}\n" == ran.stderr
 
 
 def test_a_wrong_option_is_wrong_use() -> None:
