@@ -122,7 +122,8 @@ def test_an_upload_goes_on_by_itself_when_the_connection_is_back(visit: Visit, p
     visit.expect(*CUT)
     held = visit.hold(r"/images/1\?")
     visit.choose(photos(6))
-    visit.until(lambda: held)
+    # Another that arrived a moment later would call the connection found again.
+    visit.until(lambda: held and 5 == len([tile for tile in visit.tiles() if tile["state"] in ("waiting", "ok")]))
 
     visit.page.context.set_offline(True)
     held[0].abort()
@@ -133,6 +134,27 @@ def test_an_upload_goes_on_by_itself_when_the_connection_is_back(visit: Visit, p
     visit.until_finished()
     visit.until(lambda: len(visit.tiles("ok")) == 6)
     assert "Connection lost" not in visit.banners
+
+
+def test_a_service_that_is_too_busy_is_not_called_a_lost_connection(visit: Visit, photos: Photos):
+    visit.expect("503")
+    visit.page.route(re.compile(r"/api/jobs$"), lambda route: route.fulfill(status=503, json={"code": "busy"}))
+
+    visit.choose(photos(1))
+
+    visit.until(lambda: "The service cannot take images now. Waiting to continue…" in visit.banners)
+    visit.page.unroute_all()
+    visit.until_finished()
+    assert "" == visit.banners
+
+
+def test_pictures_are_shown_though_the_script_that_makes_small_copies_did_not_come(visit: Visit, photos: Photos):
+    visit.expect(*CUT)
+    visit.page.route(re.compile(r"thumb\.worker\.js"), lambda route: route.abort(), times=1)
+
+    visit.choose(photos(2))
+
+    visit.until(lambda: visit.pictures(2))
 
 
 def test_a_killed_server_loses_nothing_and_the_page_goes_on_alone(lonely: Site, browsing: Browsing, photos: Photos):
@@ -186,6 +208,15 @@ def test_a_job_whose_sender_was_cut_off_before_its_end_is_closed_by_the_page(sit
     visit.page.unroute_all()
 
     visit.until_finished()
+
+
+def test_a_job_of_which_nothing_arrived_offers_no_rest_to_be_left_out(idle: Site, browsing: Browsing):
+    job = idle.ask("POST", "/api/jobs", {"expected": 3})["id"]
+
+    visit = browsing.open(f"{idle.url}/jobs/{job}")
+
+    visit.until(lambda: "0 of 3 images arrived. Add the same folder again to send the rest." in visit.banners)
+    assert "Leave the rest out" not in visit.banners
 
 
 def test_a_cancelled_job_says_what_was_recognised(idle: Site, browsing: Browsing, photos: Photos):
@@ -250,6 +281,27 @@ def test_without_its_stream_the_page_says_so_and_asks_every_five_seconds(idle: S
 
     visit.until_finished()
     assert "" == visit.banners
+
+
+def test_without_its_stream_the_page_asks_only_for_what_it_does_not_know(idle: Site, browsing: Browsing, photos: Photos):
+    """A record with its picture has 20 KB: a thousand of them every five seconds are more than a phone can bear."""
+    visit = browsing.open(idle.url)
+    visit.expect(*CUT, "404")
+    visit.page.route(re.compile(r"/events$"), lambda route: route.abort())
+    asked: list[str] = []
+    visit.page.on("request", lambda request: asked.append(request.url) if "/results?" in request.url else None)
+    visit.choose(photos(3))
+    visit.until(lambda: visit.stage == "waiting_for_worker")
+    for number in (0, 2):
+        Answers(idle.workers.cloud).answer(visit.job_id, number)
+    visit.until(lambda: len(visit.tiles("ok")) == 2)
+    asked.clear()
+
+    visit.until(lambda: asked)
+
+    assert asked[0].endswith("&after=0")
+    Answers(idle.workers.cloud).answer(visit.job_id, 1)
+    visit.until_finished()
 
 
 def test_the_model_is_named_when_a_job_ends_by_its_news_alone(idle: Site, browsing: Browsing, photos: Photos):

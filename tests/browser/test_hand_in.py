@@ -70,6 +70,49 @@ def test_a_dropped_folder_is_read_to_its_end_beyond_the_hundred_entries_of_one_r
     assert 6 == len(visit.tiles("ok"))
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["a.txt", "b.pdf"], "No pictures found. 2 other files skipped."), ([], "No pictures found.")],
+    ids=["others", "empty"],
+)
+def test_a_dropped_folder_without_pictures_is_answered_all_the_same(visit: Visit, tmp_path: Path, names: list[str], said: str):
+    (tmp_path / "papers").mkdir()
+    for name in names:
+        (tmp_path / "papers" / name).write_text("no picture")
+
+    visit.drop(tmp_path / "papers")
+
+    visit.until(lambda: said in visit.banners)
+    assert visit.page.is_visible("#banners")
+    visit.until(lambda: visit.headline == "Nothing was sent")
+
+
+def test_a_file_of_a_dropped_folder_that_cannot_be_read_holds_up_no_other(visit: Visit, photos: Photos):
+    folder = photos(3)[0].parent
+    visit.page.evaluate(
+        """() => {
+          const original = DataTransferItem.prototype.webkitGetAsEntry;
+          DataTransferItem.prototype.webkitGetAsEntry = function () {
+            const folder = original.call(this);
+            const reader = folder.createReader();
+            folder.createReader = () => ({
+              readEntries: (done, failed) => reader.readEntries((entries) => {
+                for (const one of entries) if (one.name === "photo 0.jpg") one.file = (_, refuse) => refuse(new Error("gone"));
+                done(entries);
+              }, failed),
+            });
+            return folder;
+          };
+        }"""
+    )
+
+    visit.drop(folder)
+
+    visit.until_finished()
+    assert ["photo 1.jpg", "photo 2.jpg"] == [tile["name"] for tile in visit.tiles("ok")]
+    assert "1 other file skipped." in visit.banners
+
+
 def test_a_pasted_picture_is_recognised(visit: Visit):
     visit.page.evaluate(
         """(text) => {
@@ -134,6 +177,19 @@ def test_a_file_that_the_service_refuses_fails_and_holds_up_no_other(visit: Visi
     visit.until(lambda: [1] == [tile["number"] for tile in visit.tiles("failed")])
     assert 2 == len(visit.tiles("ok"))
     assert "PDF" in visit.tiles("failed")[0]["text"]
+
+
+def test_a_file_that_a_proxy_finds_too_large_says_so_and_holds_up_no_other(visit: Visit, photos: Photos):
+    """nginx takes 1 MB by itself, and answers with a page of its own."""
+    visit.expect("413")
+    visit.page.route(re.compile(r"photo%201"), lambda route: route.fulfill(status=413, body="<h1>Too large</h1>"))
+
+    visit.choose(photos(3))
+
+    visit.until_finished()
+    visit.until(lambda: ["photo 1.jpg"] == [tile["name"] for tile in visit.tiles("failed")])
+    assert "The file is too large." in visit.tiles("failed")[0]["text"]
+    assert 2 == len(visit.tiles("ok"))
 
 
 def test_a_file_that_is_gone_when_its_turn_comes_fails_and_holds_up_no_other(visit: Visit, photos: Photos):
@@ -250,6 +306,34 @@ def test_a_file_that_stands_twice_in_one_folder_is_asked_about(visit: Visit, pho
     visit.until(lambda: "1 file is already here" in visit.banners)
     visit.until_finished()
     assert 3 == len(visit.tiles("ok"))
+
+
+def test_the_screen_is_kept_awake_again_when_the_page_is_looked_at_again(visit: Visit, photos: Photos):
+    """Browsers take the lock from a page that is hidden."""
+    visit.page.evaluate(
+        """() => {
+          window.locks = [];
+          navigator.wakeLock.request = async () => {
+            const lock = { released: false, release() { this.released = true; } };
+            window.locks.push(lock);
+            return lock;
+          };
+        }"""
+    )
+    held = visit.hold(r"/images/0\?")
+    visit.choose(photos(1))
+    visit.until(lambda: held)
+    look = "() => document.dispatchEvent(new Event('visibilitychange'))"
+
+    visit.page.evaluate(look)
+    assert 1 == visit.page.evaluate("window.locks.length")
+    visit.page.evaluate("window.locks[0].released = true")
+    visit.page.evaluate(look)
+    visit.until(lambda: visit.page.evaluate("window.locks.length") == 2)
+
+    held[0].continue_()
+    visit.until_finished()
+    visit.until(lambda: visit.page.evaluate("window.locks.every((lock) => lock.released)"))
 
 
 def test_leaving_is_warned_of_while_images_are_on_their_way_and_only_then(visit: Visit, photos: Photos):

@@ -111,7 +111,7 @@ def test_a_failed_image_says_what_is_wrong_and_what_to_do_to_one_who_knows_nothi
     reason = "The PNG file is damaged (broken PNG file (chunk b'IDAT')): hand in a whole copy."
     error = Fault(code="damaged", message=reason)
     Answers(idle.workers.cloud).store(record_of(job, 0, status="failed", labels=(), error=error))
-    said = "The file is damaged. Part of it is missing or broken: copy it anew from where it came, and add that."
+    said = "The file is damaged. Part of it is missing or broken: add another copy."
 
     visit = browsing.open(f"{idle.url}/jobs/{job}#0")
     # There is no such picture.

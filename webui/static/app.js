@@ -6,6 +6,7 @@ import { state } from "./state.js";
 import { by, counted, root } from "./words.js";
 
 /** @typedef {import("./upload.js").Picked} Picked */
+/** @typedef {{ file: File | null, path: string }} Found `file` is null of what could not be read */
 
 const PICTURES = /\.(jpe?g|jfif|png|webp|gif|bmp|dib|tiff?|avif|heic|heif|jp2|j2k|jpx)$/i;
 const SYSTEM = /^(\.|thumbs\.db$|desktop\.ini$|__macosx$)/i;
@@ -29,7 +30,7 @@ function job() {
   return loading;
 }
 
-/** @param {Picked[]} picked */
+/** @param {Found[]} picked */
 async function take(picked) {
   const { pictures, others } = picturesOf(picked);
   await (await job()).take(pictures, others);
@@ -38,7 +39,7 @@ async function take(picked) {
 for (const id of ["pick-files", "pick-folder", "pick-photo"]) {
   by(id).addEventListener("change", (/** @type {Event} */ event) => {
     const input = /** @type {HTMLInputElement} */ (event.target);
-    const picked = fromFiles(input.files ?? new DataTransfer().files);
+    const picked = fromFiles(input.files ?? []);
     // The same folder may be chosen again: the value of a file input is what fires the next change.
     input.value = "";
     void take(picked);
@@ -62,7 +63,6 @@ addEventListener("drop", async (event) => {
   document.body.dataset.view = "job";
   let found = 0;
   await take(await fromDrop(event.dataTransfer, (one) => { if (isPicture(one)) by("headline").textContent = `Found ${counted(++found, "image")}`; }));
-  if (!state.items.length) document.body.dataset.view = "home";
 });
 
 for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".sample"))) {
@@ -97,13 +97,13 @@ for (const radio of /** @type {NodeListOf<HTMLInputElement>} */ (document.queryS
 }
 for (const name of ["pointerover", "focusin"]) by("pick-files").closest("form").addEventListener(name, () => void import("./job.js"), { once: true });
 
-/** @param {Picked} picked */
-const isPicture = ({ file, path }) => !path.includes("/") || PICTURES.test(file.name) || file.type.startsWith("image/");
+/** @param {Found} one @returns {one is Picked} */
+const isPicture = (one) => !!one.file && (!one.path.includes("/") || PICTURES.test(one.file.name) || one.file.type.startsWith("image/"));
 
 /**
  * Pictures of a folder, and how many other files were left out. A file chosen by itself is always tried: its
  * type is told by content (`File.type` is empty for HEIC in most browsers).
- * @param {Picked[]} picked
+ * @param {Found[]} picked
  */
 function picturesOf(picked) {
   const visible = picked.filter(({ path }) => !path.split("/").some((part) => SYSTEM.test(part)));
@@ -115,11 +115,11 @@ function picturesOf(picked) {
  * All files of a drop, folders read to their end.
  * @param {DataTransfer} transfer read at once: it is empty after the event
  * @param {(one: Picked) => void} onFound
- * @returns {Promise<Picked[]>}
+ * @returns {Promise<Found[]>}
  */
 async function fromDrop(transfer, onFound) {
   const entries = [...transfer.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
-  /** @type {Picked[]} */
+  /** @type {Found[]} */
   const picked = [];
   for (const entry of entries) {
     if (entry instanceof File) picked.push({ file: entry, path: entry.name });
@@ -128,22 +128,27 @@ async function fromDrop(transfer, onFound) {
   return picked;
 }
 
-/** @param {FileSystemEntry} entry @param {Picked[]} picked @param {(one: Picked) => void} onFound */
+/** @param {FileSystemEntry} entry @param {Found[]} picked @param {(one: Picked) => void} onFound */
 async function walk(entry, picked, onFound) {
   if (SYSTEM.test(entry.name)) return;
-  if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
-    const one = { file, path: entry.fullPath.replace(/^\//, "") };
-    picked.push(one);
-    onFound(one);
-    return;
-  }
-  const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
-  for (;;) {
-    // One call gives 100 entries at most: read until it gives none.
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) return;
-    for (const one of some) await walk(one, picked, onFound);
+  const path = entry.fullPath.replace(/^\//, "");
+  try {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
+      picked.push({ file, path });
+      onFound({ file, path });
+      return;
+    }
+    const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
+    for (;;) {
+      // One call gives 100 entries at most: read until it gives none.
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!some.length) return;
+      for (const one of some) await walk(one, picked, onFound);
+    }
+  } catch {
+    // Forbidden, or gone meanwhile: skipped, and counted.
+    picked.push({ file: null, path });
   }
 }
 

@@ -61,9 +61,9 @@ function make(item, fresh) {
 
 /** @param {HTMLElement} cell @param {import("./state.js").Item} item */
 function adopt(cell, item) {
-  cell.dataset.key = item.key;
   cells.set(item.key, cell);
-  see(cell, item);
+  tiles.set(cell, item);
+  sight.observe(cell);
 }
 
 /** Take the tiles that the server drew. */
@@ -155,9 +155,6 @@ export function clear() {
 /** Visible tiles in the order of the page. @returns {HTMLElement[]} */
 export const visible = () => [.../** @type {NodeListOf<HTMLElement>} */ (groups.querySelectorAll(".cell:not([hidden])"))];
 
-/** @param {HTMLElement} cell */
-export const itemOf = (cell) => state.items.find((item) => item.key === cell.dataset.key);
-
 /** Move the one tab stop. @param {HTMLElement | undefined} cell @param {boolean} [isFocused] */
 export function stop(cell, isFocused = true) {
   if (!cell) return;
@@ -176,7 +173,7 @@ groups.addEventListener("click", (event) => {
   const cell = /** @type {HTMLElement} */ (event.target).closest(".cell");
   if (!cell || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  tell("open", itemOf(/** @type {HTMLElement} */ (cell)));
+  tell("open", tiles.get(cell));
 });
 
 groups.addEventListener("keydown", (event) => {
@@ -191,7 +188,7 @@ groups.addEventListener("keydown", (event) => {
   if (step) stop(all[Math.min(all.length - 1, Math.max(0, place + step))] ?? cell);
   else if (event.key === "Home") stop(all[0]);
   else if (event.key === "End") stop(all.at(-1));
-  else if (event.key === "c") tell("copy", itemOf(cell));
+  else if (event.key === "c") tell("copy", tiles.get(cell));
   else if (event.key === "/") document.getElementById("find")?.focus();
   else if (event.key === "?") tell("keys");
   else return;
@@ -207,8 +204,6 @@ const MOST_KEPT = 400;
 const shown = new Map();
 /** In the order they were made. @type {Map<Element, import("./state.js").Item>} */
 export const tiles = new Map();
-/** @type {Map<string, HTMLElement>} */
-const cellOf = new Map();
 /** @type {Set<string>} keys of what is in sight and has no picture yet */
 const wanted = new Set();
 /** @type {Set<string>} files that this browser cannot read */
@@ -231,13 +226,6 @@ export function inOrder(items) {
   for (const item of items) tiles.set(/** @type {HTMLElement} */ (cells.get(item.key)), item);
 }
 
-/** @param {HTMLElement} cell @param {import("./state.js").Item} item */
-function see(cell, item) {
-  tiles.set(cell, item);
-  cellOf.set(item.key, cell);
-  sight.observe(cell);
-}
-
 /** Look again: its result came. @param {HTMLElement} cell */
 function lookAgain(cell) {
   sight.unobserve(cell);
@@ -247,7 +235,6 @@ function lookAgain(cell) {
 function forgetPictures() {
   sight.disconnect();
   tiles.clear();
-  cellOf.clear();
   shown.clear();
   wanted.clear();
   worker?.terminate();
@@ -271,9 +258,11 @@ function want(item, cell) {
 function maker() {
   if (worker) return worker;
   worker = new Worker(`${root}/static/thumb.worker.js`, { type: "module" });
+  // Its script did not come: the next wish makes another, and what has a result is looked at again with it.
+  worker.onerror = () => { worker = null; wanted.clear(); };
   worker.onmessage = ({ data }) => {
     const isWanted = wanted.delete(data.key);
-    const cell = cellOf.get(data.key);
+    const cell = cells.get(data.key);
     const item = cell && tiles.get(cell);
     if (!cell || !item) return;
     if (!data.blob) {
@@ -304,7 +293,7 @@ function showPicture(item, cell, address) {
     const [eldest, { image: old }] = /** @type {[string, { image: HTMLImageElement }]} */ (shown.entries().next().value);
     shown.delete(eldest);
     old.remove();
-    const cellOfOld = cellOf.get(eldest);
+    const cellOfOld = cells.get(eldest);
     if (cellOfOld) lookAgain(cellOfOld);
   }
 }

@@ -29,8 +29,12 @@ let finished = "";
 
 /** @param {import("./upload.js").Picked[]} pictures in their order @param {number} others files that are no pictures */
 export async function take(pictures, others) {
-  if (others) banner("others", `${counted(others, "other file")} skipped.`, [{ text: "Close", run() {} }]);
-  if (!pictures.length) return;
+  const found = pictures.length ? "" : "No pictures found. ";
+  banner("others", found + (others ? `${counted(others, "other file")} skipped.` : ""), [{ text: "Close", run() {} }]);
+  if (!pictures.length) {
+    document.body.dataset.view = "job";
+    return line();
+  }
   // A closed job takes no more: what is added begins another one.
   if (stage() !== "open") leave();
   let rest = pictures;
@@ -103,6 +107,11 @@ function join(id) {
   stopFollowing = follow(id, {
     results(results) { grid.draw(note(upsert(results))); line(); if (isAddressed) void openAddressed(); },
     job: setJob,
+    frontier() {
+      let number = 0;
+      while (["ok", "failed", "cancelled"].includes(state.byNumber.get(number)?.state ?? "")) number++;
+      return number;
+    },
     interrupted(is) { banner("stream", is ? "Live updates are interrupted; checking every 5 seconds." : ""); },
     gone(status) {
       const text = status === 401 ? "You are logged out." : status === 410 ? "This job has expired." : "This job is not there any more.";
@@ -175,7 +184,7 @@ async function tryAgain() {
     after = `&after=${next}`;
   }
   if (!images.length) return banner("again", "None of them has arrived: add the files again.", [{ text: "Close", run() {} }]);
-  const answer = await upload.post("/api/jobs", { options: { thumbnail: 320 }, images });
+  const answer = await upload.post("/api/jobs", { options: { ...state.job?.options, thumbnail: 320 }, images });
   const job = await answer?.json().catch(() => null);
   if (!answer?.ok) return banner("again", job?.detail ?? AWAY, [], "failed");
   remember(job.id, images.length, state.items.find((item) => item.state === "failed")?.name ?? "");
@@ -214,7 +223,7 @@ function drawLine() {
   const isLeft = !!job && job.stage === "open" && !sending && !way.total && job.expected != null;
   const isStalled = isLeft && Date.now() - lastArrived.at > STALLED_S * 1000;
   const isShort = isStalled && job.arrived < (job.expected ?? 0);
-  banner("rest", isShort ? `${count(job.arrived)} of ${counted(job.expected ?? 0, "image")} arrived. Add the same folder again to send the rest.` : "", [{ text: "Leave the rest out", run: () => void upload.finish() }]);
+  banner("rest", isShort ? `${count(job.arrived)} of ${counted(job.expected ?? 0, "image")} arrived. Add the same folder again to send the rest.` : "", job?.arrived ? [{ text: "Leave the rest out", run: () => void upload.finish() }] : []);
   // All are there, and whoever sent them was cut off before it could say so.
   if (isStalled && !isShort && finished !== job.id) {
     finished = job.id;

@@ -59,7 +59,7 @@ export function upsert(results) {
     item ??= add({ number: result.number, name: result.name ?? "" });
     Object.assign(item, {
       state: result.status, label: result.label, confidence: result.confidence, sure: result.sure,
-      hedged: result.hedged, error: result.error, sent: 1,
+      hedged: result.hedged, error: item.error ?? result.error, sent: 1,
     });
     if (!item.name && result.name) item.name = plainName(result.name);
     changed.push(item);

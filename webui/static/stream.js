@@ -12,7 +12,8 @@ const POLL_MS = 5000;
 /**
  * Follows one job until it is done.
  * @param {string} id
- * @param {{ results: (results: any[]) => void, job: (job: any) => void, interrupted: (is: boolean) => void, gone: (status: number) => void }} told
+ * @param {{ results: (results: any[]) => void, job: (job: any) => void, interrupted: (is: boolean) => void, gone: (status: number) => void,
+ *   frontier: () => number }} told whom; the frontier is the smallest number that has no result yet
  * @returns {() => void} stops it
  */
 export function follow(id, told) {
@@ -74,12 +75,12 @@ export function follow(id, told) {
     timer = setTimeout(connect, failures > 3 ? POLL_MS : RETRY_MS);
   }
 
-  /** Without a stream: what is there, asked for. */
+  /** Without a stream: what is there from the frontier on, asked for. */
   async function poll() {
     told.interrupted(true);
     try {
-      for (let after = -1; ;) {
-        const answer = await fetch(`${address}/results?limit=200${after >= 0 ? `&after=${after}` : ""}`);
+      for (let after = told.frontier() - 1; ;) {
+        const answer = await fetch(`${address}/results?limit=200&after=${after}`);
         if (!answer.ok) return;
         const { results, next } = await answer.json();
         told.results(results.map(summary));
@@ -141,42 +142,32 @@ export function follow(id, told) {
 
 /** A record as the stream tells it. @param {any} record */
 function summary(record) {
-  const [top] = record.labels ?? [];
+  const [top] = record.labels;
   return {
-    number: record.number, name: record.image?.name ?? record.name, status: record.status, label: top?.label ?? record.label ?? null,
-    confidence: top?.confidence ?? record.confidence ?? null, sure: record.sure,
-    hedged: record.hedged?.label ?? record.hedged ?? null, error: record.error?.code ?? record.error ?? null,
+    number: record.number, name: record.image.name, status: record.status, label: top?.label ?? null,
+    confidence: top?.confidence ?? null, sure: record.sure, hedged: record.hedged?.label ?? null, error: record.error?.code ?? null,
   };
 }
 
 /**
- * A reader of event streams: call it with text as it comes.
+ * A reader of event streams as our service writes them (a line of data, "\n" at its end): call it with text as it comes.
  * @param {(message: { event: string, data: string, id: string | null }) => void} heard
  */
 function parser(heard) {
+  const blank = () => /** @type {any} */ ({ event: "", data: "", id: null });
   let rest = "";
-  let event = "";
-  let id = /** @type {string | null} */ (null);
-  /** @type {string[]} */
-  let data = [];
+  let message = blank();
   return (/** @type {string} */ text) => {
-    // A CR at the end may be half of a CR LF.
-    const lines = (rest + text).split(/\r\n|\n|\r(?!$)/);
+    const lines = (rest + text).split("\n");
     rest = lines.pop() ?? "";
     for (const line of lines) {
-      if (line === "") {
-        if (data.length || id !== null) heard({ event: event || "message", data: data.join("\n"), id });
-        event = "";
-        id = null;
-        data = [];
-        continue;
+      const [field] = line.split(":", 1);
+      if (!line) {
+        heard(message);
+        message = blank();
+      } else if (field in message) {
+        message[field] = line.slice(field.length + 2);
       }
-      const colon = line.indexOf(":");
-      const field = colon < 0 ? line : line.slice(0, colon);
-      const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-      if (field === "event") event = value;
-      if (field === "data") data.push(value);
-      if (field === "id") id = value;
     }
   };
 }

@@ -190,10 +190,7 @@ export function showOnly(kind) {
 }
 
 /** @returns {Item[]} what the page shows, in its order */
-export function shownItems() {
-  const byKey = new Map(state.items.map((item) => [item.key, item]));
-  return visible().map((cell) => /** @type {Item} */ (byKey.get(cell.dataset.key ?? ""))).filter(Boolean);
-}
+export const shownItems = () => visible().map((cell) => /** @type {Item} */ (tiles.get(cell)));
 
 export function start() {
   const query = new URLSearchParams(location.search);

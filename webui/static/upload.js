@@ -14,6 +14,8 @@ const OTHERS = /** @type {[RegExp, string][]} */ ([
   [/^(\x7fELF|MZ)/, "a program"], [/^(%!PS|8BPS)/, "a drawing"], [/^(<svg|<\?xml)/, "an SVG or XML file"], [/^[\x09-\x0d\x20-\x7e]+$/, "a text"],
 ]);
 
+const LOST = "Connection lost. Waiting to continue…";
+const UNABLE = "The service cannot take images now. Waiting to continue…";
 const GONE = "The file can no longer be read: it was moved or changed.";
 
 /** Without an answer: the connection is lost, or the file. @param {File} file */
@@ -138,6 +140,7 @@ function refuse(item, error, why, isNumbered = false) {
 async function open(expected) {
   const key = crypto.randomUUID?.() ?? String(Math.random());
   for (let tries = 0; !isStopped; tries++) {
+    let why = LOST;
     try {
       const answer = await fetch(`${root}/api/jobs`, {
         method: "POST",
@@ -158,10 +161,11 @@ async function open(expected) {
         tell("broken", job.detail ?? "The job could not be opened.");
         break;
       }
+      why = UNABLE;
     } catch {
       // No answer: the same key opens the same job, however often it is asked.
     }
-    await pause(tries);
+    await pause(tries, why);
   }
   opening = null;
   return false;
@@ -214,7 +218,8 @@ async function put(item) {
       return put(item);
     }
     if (status >= 400 && status < 500 && status !== 408 && status !== 429) {
-      refuse(item, problem.code ?? "internal", problem.detail ?? null, problem.has_record);
+      // A proxy refuses without a code, and stores no record: closing the job makes one.
+      refuse(item, problem.code ?? (status === 413 ? "too_large" : "internal"), problem.detail ?? null, problem.has_record ?? !problem.code);
       return;
     }
     if (status === 0 && await isGone(/** @type {File} */ (item.file))) {
@@ -222,7 +227,7 @@ async function put(item) {
       return;
     }
     item.sent = 0;
-    await pause(tries);
+    await pause(tries, status ? UNABLE : LOST);
   }
 }
 
@@ -255,11 +260,11 @@ function request(address, item) {
 
 /**
  * Wait before the next try: longer each time, shorter when the browser is online again.
- * @param {number} tries @param {boolean} [isCut] no answer came, or none that helps
+ * @param {number} tries @param {string} why said from the second on; "" where there is nothing to say
  */
-async function pause(tries, isCut = true) {
-  if (isCut && (tries >= 1 || !navigator.onLine)) {
-    interrupted = "Connection lost. Waiting to continue…";
+async function pause(tries, why) {
+  if (why && (tries >= 1 || !navigator.onLine)) {
+    interrupted = why;
     tell("sent", null);
   }
   await new Promise((/** @type {(value?: any) => void} */ resolve) => {
@@ -299,7 +304,7 @@ async function close(leaveOut = state.items.some((item) => item.state === "refus
         tell("broken", problem.detail ?? "The job could not be closed.");
         break;
       }
-      await pause(tries, !answer || answer.status >= 500);
+      await pause(tries, !answer ? LOST : answer.status >= 500 ? UNABLE : "");
     }
   } finally {
     closing = false;
@@ -348,7 +353,7 @@ export async function arrivedImages() {
     const body = await answer?.json().catch(() => null);
     if (answer?.ok && body) return body.images;
     if (answer && !answer.ok && answer.status < 500) break;
-    await pause(tries, false);
+    await pause(tries, "");
   }
   return [];
 }
@@ -357,7 +362,8 @@ export const room = () => page.limits.max_images - state.items.length;
 
 async function keepAwake() {
   try {
-    wakeLock ??= await navigator.wakeLock?.request("screen");
+    // A hidden page loses it.
+    if (wakeLock?.released ?? true) wakeLock = await navigator.wakeLock?.request("screen");
   } catch {
     // Not allowed now: the screen may sleep, sending goes on when it wakes.
   }

@@ -5,7 +5,7 @@
 /** @typedef {{ faults: Record<string, [string, string]>, limits: Limits }} PageData */
 /** @typedef {{ id: string, stage: string, count: number | null, expected: number | null, arrived: number, done: number, ok: number,
  *   failed: number, cancelled: number, unsure: number, created: string, finished_at: string | null, rate: number | null,
- *   eta_s: number | null, expires_at: string, model: { name: string, digest: string } | null }} Job */
+ *   eta_s: number | null, expires_at: string, options: object, model: { name: string, digest: string } | null }} Job */
 
 /** @type {PageData} */
 export const page = JSON.parse(document.getElementById("page-data")?.textContent || "{}");
