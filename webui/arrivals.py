@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -18,13 +19,18 @@ from webui.view import Arrived, Summary
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One image of the input bucket; ``name`` and ``sha256`` are known where it came through this process."""
+    """One image of the input bucket; ``name`` and ``sha256`` are known where it came through this process.
+
+    Attributes:
+        listed_s: when it was stored, by S3's clock; None where it came through this process.
+    """
 
     key: str
     bytes: int | None
     name: str | None = None
     sha256: str | None = None
     is_published: bool = False
+    listed_s: float | None = None
 
 
 class Arrivals:
@@ -34,6 +40,8 @@ class Arrivals:
         self._cloud, self._job = cloud, job
         self._known: dict[int, Stored] = {}
         self._is_listed = False
+        # Two that come at once under one number have other keys: the second is looked at when the first stands.
+        self._turns: defaultdict[int, anyio.Lock] = defaultdict(anyio.Lock)
 
     def __contains__(self, number: int) -> bool:
         return number in self._known
@@ -48,6 +56,14 @@ class Arrivals:
     def missing(self, count: int, seen: Container[int]) -> list[int]:
         """Return the numbers below ``count`` that are neither stored nor answered."""
         return [number for number in range(count) if number not in self._known and number not in seen]
+
+    def perhaps_unsent(self, before_s: float) -> list[tuple[int, Stored]]:
+        """Return what others stored before a moment, and this process has not sent."""
+        return [
+            (number, stored)
+            for number, stored in self._known.items()
+            if not stored.is_published and stored.listed_s is not None and stored.listed_s < before_s
+        ]
 
     def find(self, number: int) -> Stored | None:
         """Return what is stored under a number."""
@@ -69,7 +85,7 @@ class Arrivals:
         for one in listed:
             number = number_of_image_key(one.key)
             if number is not None and number not in self._known:
-                self._known[number] = Stored(one.key, one.size)
+                self._known[number] = Stored(one.key, one.size, listed_s=one.modified.timestamp())
         self._is_listed = True
 
     async def know(self, limiter: anyio.CapacityLimiter) -> None:
@@ -85,6 +101,10 @@ class Arrivals:
             StorageUnavailable: S3 does not take it.
         """
         sha256 = await to_thread.run_sync(_digest, body, limiter=limiter)
+        async with self._turns[number]:
+            return await self._put(number, name, body, sha256, limiter)
+
+    async def _put(self, number: int, name: str, body: bytes | bytearray, sha256: str, limiter: anyio.CapacityLimiter) -> bool:
         key = records.image_key(self._job, number, name)
         before = self._known.get(number)
         is_new = before is None and await to_thread.run_sync(self._create, key, body, limiter=limiter)

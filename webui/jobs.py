@@ -58,6 +58,7 @@ class Jobs:
         self._settings = cloud.settings
         self._store, self._client = RecordStore(cloud), Client(cloud.settings)
         self._writers = anyio.CapacityLimiter(cloud.settings.web_uploads)
+        self._began_s = time.time()
 
     @property
     def max_bytes(self) -> int:
@@ -170,8 +171,23 @@ class Jobs:
             raise Problem(
                 "job_unfilled", f"{len(missing)} of {count} images have not arrived: send them, then close.", missing=missing
             )
+        await self._send_lost(watch)
         await self._close(watch, count)
         return watch.view()
+
+    async def _send_lost(self, watch: Watch) -> None:
+        """Send the tasks of images that were stored before this process began, and have no answer.
+
+        Whoever stored them may have been killed before it sent them, and a browser that was closed repeats nothing. The
+        full name travels in the message alone: here it is that of the key.
+        """
+        lost = [
+            ImageTask(watch.job, number, stored.key, stored.key.rpartition("/")[2])
+            for number, stored in watch.arrivals.perhaps_unsent(self._began_s)
+            if not watch.is_answered(number)
+        ]
+        if lost:
+            await self._publisher.send(lost, watch.opened.options)
 
     async def _close(self, watch: Watch, count: int) -> None:
         manifest = Manifest(job=watch.job, count=count, options=watch.opened.options, closed=time.time())

@@ -132,9 +132,9 @@ class Live:
                 self._metrics.news_polls.inc()
                 items = reader.receive(wait_s=self._news_wait_s)
                 pause_s = FIRST_PAUSE_S
-            except IrsError as error:
+            except Exception as error:  # the edge of a main loop: without it every result would wait for a sweep
                 if pause_s == FIRST_PAUSE_S:
-                    log.warning("news_unreachable", extra={"reason": str(error)})
+                    log.warning("news_unreachable", extra={"reason": str(error)}, exc_info=not isinstance(error, IrsError))
                 self._is_stopping.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue

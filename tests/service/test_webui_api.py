@@ -141,6 +141,28 @@ def test_a_repeat_at_another_process_sends_what_a_kill_may_have_kept_from_being_
     assert (409, "image_taken") == code(other.put(job, 0, JPEG + b"other", name="z.jpg"))
 
 
+def test_closing_a_job_sends_what_a_kill_may_have_kept_from_being_sent(
+    pages: WebPages, page: WebPage, other: WebPage, cloud_: Cloud
+) -> None:
+    """Nobody repeats it where the browser was closed as well; what a process sent that lives is not sent again."""
+    job = page.open_job()
+    assert 201 == page.put(job, 0).status
+    cloud_.input.put(records.image_key(job, 1, "a.jpg"), JPEG, content_type="application/octet-stream")
+    before = waiting(cloud_)
+    assert 200 == other.close_job(job, 2).status
+    assert before == waiting(cloud_)
+
+    killed = page.open_job()
+    cloud_.input.put(records.image_key(killed, 0, "a.jpg"), JPEG, content_type="application/octet-stream")
+    started = pages.start()
+    assert 201 == started.put(killed, 1).status
+    before = waiting(cloud_)
+
+    assert 200 == started.close_job(killed, 2).status
+
+    assert before + 1 == waiting(cloud_)
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

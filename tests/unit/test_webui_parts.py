@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import anyio
 import pytest
+from anyio import to_thread
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge
@@ -17,11 +22,13 @@ from webpages import record_of
 from irs import records
 from irs.errors import EmptyImage, NotAnImage, RequestError, UnsupportedFormat
 from irs.imaging import formats as worker_formats
-from irs.records import Fault, Record
+from irs.records import Fault, NewsItem, Record
 from webui import budget as budgets
-from webui import exports, ids, openapi, pages
+from webui import exports, ids, live, openapi, pages
+from webui.arrivals import Arrivals
 from webui.budget import ByteBudget, Rate
 from webui.formats import FORMATS, check_head, find_format, served_type
+from webui.metrics import Metrics
 from webui.problems import CODES, Problem
 from webui.runs import MOST_CHARACTERS, Runs
 
@@ -248,6 +255,70 @@ def test_every_operation_names_problems_that_are_explained() -> None:
     named = {code for operation in openapi.OPERATIONS for code in operation.problems}
 
     assert set() == named - set(CODES)
+
+
+# Images under one number
+
+
+def test_of_two_images_that_come_at_once_under_one_number_one_is_refused() -> None:
+    """Their keys differ: both would be stored, and one of them never answered."""
+
+    class Input:
+        stored: ClassVar[list[str]] = []
+        both = threading.Barrier(2, timeout=1)
+
+        def put(self, key: str, *_: object, **__: object) -> bool:
+            with suppress(threading.BrokenBarrierError):
+                self.both.wait()
+            self.stored.append(key)
+            return True
+
+    arrivals = Arrivals(cast(Any, SimpleNamespace(input=Input())), "job")
+    answers: list[bool | str] = []
+
+    async def put(name: str) -> None:
+        try:
+            answers.append(await arrivals.put(7, name, name.encode(), anyio.CapacityLimiter(4)))
+        except Problem as problem:
+            answers.append(problem.code)
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(put, "cat.jpg")
+            tasks.start_soon(put, "dog.jpg")
+
+    anyio.run(run)
+
+    assert [True, "image_taken"] == answers
+    assert 1 == len(Input.stored)
+
+
+# News
+
+
+def test_the_listener_outlives_whatever_a_poll_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = iter([RuntimeError("a bug"), [], ValueError("another")])
+    heard = threading.Event()
+
+    class Reader:
+        def __init__(self, _: object) -> None: ...
+
+        def receive(self, *, wait_s: int) -> list[NewsItem]:
+            answer = next(polls, None)
+            if isinstance(answer, Exception):
+                raise answer
+            if answer is None:
+                heard.set()
+            return []
+
+    async def run() -> bool:
+        async with live.Live(cast(Any, SimpleNamespace()), Metrics()).running():
+            return await to_thread.run_sync(heard.wait, 10)
+
+    monkeypatch.setattr(live, "NewsReader", Reader)
+    monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.001)
+
+    assert anyio.run(run)
 
 
 # Words
