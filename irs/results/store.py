@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeVar
 
 from irs import records
@@ -180,11 +181,10 @@ def ask_all(ask: Callable[[str], T], ids: Sequence[str]) -> list[T | None]:
 
 
 def _fitted(record: Record) -> bytes:
-    body = record.to_bytes()
-    for smaller in _smaller(record):
+    for form in chain([record], _smaller(record)):
+        body = form.to_bytes()
         if len(body) <= MAX_RECORD_BYTES:
             break
-        body = smaller.to_bytes()
     return body
 
 
