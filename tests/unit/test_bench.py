@@ -115,6 +115,7 @@ def test_what_cannot_be_measured_says_why_and_stops_nothing_else(tmp_path: Path,
     monkeypatch.setattr(asides, "measure_pairs", refuse)
     monkeypatch.setattr(asides, "run_program", refuse)
     monkeypatch.setattr(asides, "run_litserve", refuse)
+    monkeypatch.setattr(asides, "images_per_s", refuse)
 
     rows = [
         row for aside in asides.measure_asides(stage(tmp_path), "resnet18@random", [pair()], labelled="x") for row in aside.rows
@@ -131,24 +132,23 @@ def test_every_row_of_the_design_is_made_in_one_run(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(asides, "run_program", lambda *_: {"model": "m", "precision": "bf16", "equal": 0.99, "far": 0.1})
     monkeypatch.setattr(asides, "run_litserve", lambda *_: took)
 
-    mains = [pair(worker_cpu_ms=20.0)]
-    main = full_rows("resnet18@random", raw(mains))
-    monkeypatch.setattr(asides, "measure_pairs", lambda *_, precision="auto", **__: [pair(16.0, precision=precision)])
-    beside = list(asides.measure_asides(stage(tmp_path), "resnet18@random", mains, labelled="m"))
+    main = full_rows("resnet18@random", raw([pair()]))
+    monkeypatch.setattr(asides, "measure_pairs", lambda *_, precision="auto", **__: [pair(precision=precision)])
+    monkeypatch.setattr(asides, "images_per_s", lambda _, model, __: {"resnet18@random": 80.0, "imagenet200": 244.0}[model])
+    beside = list(asides.measure_asides(stage(tmp_path), "resnet18@random", [pair()], labelled="m"))
     rows = [*main, *(row for aside in beside for row in aside.rows)]
 
     assert list(range(1, 18)) == sorted({row.number for row in rows})
     assert ASIDE_NUMBERS == [row.number for aside in beside for row in aside.rows]
     assert 0.8 == next(row.value for row in rows if row.number == 16)
     assert 6.0 == next(row.value for row in rows if row.number == 6)
-    # 20 ms of CPU an image against 16.
-    assert 1.25 == next(row.value for row in rows if row.number == 17)
+    assert 3.05 == next(row.value for row in rows if row.number == 17)
     assert json.loads(json.dumps(to_json(rows, {})))["rows"][0]["verdict"]
 
 
 def test_the_bundled_model_is_measured_against_resnet18_alone(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="the main model is m, not resnet18"):
-        asides._bundled(stage(tmp_path), "m", [pair()])
+        asides._bundled(stage(tmp_path), "m")
 
 
 def test_labels_are_not_measured_without_a_model_that_has_real_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

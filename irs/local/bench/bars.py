@@ -53,7 +53,7 @@ AGREEMENT_FAR = Bar(14, "largest change of a first label's probability", 0.15, 0
 POISONED = Bar(15, "good images' rate beside one damaged in eight", 0.97, 0.9)
 LITSERVE = Bar(16, "service / LitServe, CPU", 1.0, 1.05, "lower")
 #: Not of that table: what the bundled model is asked to be.
-BUNDLED = Bar(17, "images a second of worker CPU, imagenet200 / resnet18", 3.0, 3.0)
+BUNDLED = Bar(17, "images a second of a core, imagenet200 / resnet18", 3.0, 3.0)
 
 
 def by_cpu_bar(model: str, precision: str) -> Bar:
