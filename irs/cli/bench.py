@@ -28,7 +28,10 @@ def service(
     images: Annotated[int, typer.Option(min=80, help="Images of one measurement.")] = 2000,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each model; the median counts.")] = 3,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The named models alone: no float32, no quick models, no labels, no LitServe.")
+        bool,
+        typer.Option(
+            "--quick", help="The named models alone: no float32, no quick models, no labels, no LitServe, no bundled model."
+        ),
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
