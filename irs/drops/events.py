@@ -43,7 +43,7 @@ def read_events(body: str, settings: Settings) -> list[Dropped | Recorded]:
         if told.get("Event") == "s3:TestEvent":
             return []
         return list(_concerning(told["Records"], settings))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"no message of S3 ({type(error).__name__}: {error})") from None
 
 

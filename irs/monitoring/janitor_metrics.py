@@ -41,19 +41,20 @@ class JanitorMetrics(Collector):
             yield gauge("irs_dead_letters", "Messages that were given up.", ("queue",), [((dead.queue,), dead.visible)])
         kinds = [((kind,), float(count)) for kind, count in sorted(self._janitor.queues.items())]
         yield gauge("irs_mon_queues", "Queues of processes' own, as of the last round.", ("kind",), kinds)
-        reaped = {(kind,): float(count) for kind, count in self._janitor.reaped.items()}
+        reaped = {(kind,): float(count) for kind, count in dict(self._janitor.reaped).items()}
         yield counter(
             "irs_mon_reaped", "Queues and subscriptions removed for processes that were killed.", ("kind",), reaped.items()
         )
 
     def _count(self, name: str) -> QueueCounts | None:
         if time.monotonic() - self._counted_at > COUNTED_S:
-            self._counts.clear()
-            self._counted_at = time.monotonic()
-        if name not in self._counts:
+            # Another scraper may be reading the old ones.
+            self._counts, self._counted_at = {}, time.monotonic()
+        counts = self._counts
+        if name not in counts:
             try:
-                self._counts[name] = count_queue(self._cloud, name)
+                counts[name] = count_queue(self._cloud, name)
             except IrsError as error:
                 log.warning("uncounted", extra={"queue": name, "reason": str(error)})
                 return None
-        return self._counts[name]
+        return counts[name]
