@@ -50,7 +50,10 @@ def recognize(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds to wait for the answers; else without end.", show_default=False)
     ] = None,
-    job: Annotated[str | None, typer.Option(help="Follow this job instead of handing in images.", show_default=False)] = None,
+    job: Annotated[
+        str | None,
+        typer.Option(help="Follow this job; with the images whose handing in broke off: go on with it.", show_default=False),
+    ] = None,
 ) -> None:
     """Recognise images: hand them in, wait, write a label for each.
 
@@ -58,19 +61,23 @@ def recognize(
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
-    if bool(paths) == bool(job):
+    if not (paths or job):
         raise typer.BadParameter("name images, or a job with --job")
     form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
     from irs.cli.progress import ProgressShown
     from irs.cli.service import find_cloud
     from irs.client import Client
+    from irs.errors import PassingError
+    from irs.records import new_job_id
 
     cloud = find_cloud()
     client = Client(cloud.settings)
     with ProgressShown(cloud, beside_answers=form is not Form.TABLE) as shown:
-        if job:
+        if not paths and job:
             found = client.job(job, on_progress=shown.update)
         else:
+            # Known before it is opened, to be named if handing in breaks off.
+            job = job or new_job_id()
             options: dict[str, Any] = {
                 "top_k": top_k,
                 "min_confidence": min_confidence,
@@ -79,7 +86,11 @@ def recognize(
                 "hedge": hedge,
                 "thumbnail": thumbnail,
             }
-            found = client.recognize(_inputs(paths or ()), on_progress=shown.update, **options)
+            try:
+                found = client.recognize(_inputs(paths or ()), job=job, on_progress=shown.update, **options)
+            except (KeyboardInterrupt, PassingError):
+                note(f"irs: job {job} broke off; `irs recognize --job {job}` with the same images goes on with it.")
+                raise
         shown.waiting()
         records: list[Record] = []
         try:

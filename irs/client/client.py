@@ -52,7 +52,8 @@ class Client:
         Raises:
             BadOptions: an option is wrong, or there is nothing to hand in.
             MissingResource, Unreachable, SetupError: the service cannot be reached as it is set up.
-            StorageUnavailable, QueueUnavailable: it broke off; a note of the error names the job to go on with.
+            StorageUnavailable, QueueUnavailable: it broke off; a note of the error, as of a KeyboardInterrupt, names the job
+                to go on with.
         """
         came = sources(images, self._cloud.settings.max_bytes)
         if (first := next(came, None)) is None:
@@ -150,7 +151,7 @@ class Client:
             answered = self._answered(opened.job) if job else frozenset()
             count = HandIn(self._cloud, opened, answered, on_progress).run(came)
             self._close(opened.job, count, opened.options)
-        except PassingError as error:
+        except (PassingError, KeyboardInterrupt) as error:
             error.add_note(f"Job {opened.job} broke off: recognize(the same images, job='{opened.job}') goes on with it.")
             raise
         return Job(self._cloud, opened.job, options=opened.options, count=count, sent=count, on_progress=on_progress)

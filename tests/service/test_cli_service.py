@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -193,6 +194,43 @@ def test_ctrl_c_while_waiting_ends_with_130_and_names_the_job(
     assert 130 == process.returncode
     assert "goes on without this" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_job_whose_handing_in_was_broken_off_is_named_and_goes_on(
+    stack_environment: dict[str, str], photos: Path, cloud: Cloud
+) -> None:
+    with subprocess.Popen(
+        [*IRS, "recognize", str(photos), "-"],
+        env=stack_environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # The fourth, standard input, is still to come.
+        eventually(lambda: 3 == sum(one.key.endswith("jpg") for one in cloud.input.list("jobs/")), within_s=20)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate("bytes", timeout=20)
+
+    assert 130 == process.returncode
+    found = re.search(r"irs: job (\S+) broke off; `irs recognize --job \1` with the same images goes on with it", said)
+    assert found, said
+
+    ran = subprocess.run(
+        [*IRS, "recognize", "--json", "--job", found[1], str(photos), "-"],
+        env=stack_environment,
+        input="bytes",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert 0 == ran.returncode, ran.stderr
+    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {found[1]} == {one["job"] for one in answers}
+    assert [0, 1, 2, 3] == sorted(one["number"] for one in answers)
 
 
 def thread_state(pid: int) -> str:
