@@ -139,7 +139,14 @@ def test_the_front_tries_again_until_it_stands(tmp_path: Path) -> None:
     boot = (DEPLOY / "front/boot.sh").read_text()
     boot = boot.replace("/opt/irs", str(machine)).replace("/run/irs-install.sh", str(tmp_path / "install.sh"))
 
-    code, said = run("sh", "-c", boot, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+    # Without a wheel there is nothing to try again.
+    assert 0 != run("sh", "-c", boot, PATH=path)[0]
+    assert 1 == len(tries.read_text().splitlines())
+    tries.unlink()
+
+    code, said = run("sh", "-c", boot, PATH=path, IRS_WHEEL="file:///irs.whl")
 
     assert (0, "") == (code, said)
     assert ["install.sh"] * 3 + ["start.sh"] * 3 == [Path(line).name for line in tries.read_text().splitlines()]
