@@ -120,7 +120,7 @@ def _convolve() -> Any:
 
 
 def frozen(whole: Whole, pixels: torch.Tensor, *, is_checked: bool = False) -> nn.Module:
-    """Return ``whole`` as one frozen graph; itself where the graph would answer differently.
+    """Return ``whole`` as one frozen graph, packed where that can be; itself where the graph would answer differently.
 
     Args:
         pixels: examples, at least three.
@@ -128,20 +128,21 @@ def frozen(whole: Whole, pixels: torch.Tensor, *, is_checked: bool = False) -> n
     """
     with torch.inference_mode(), warnings.catch_warnings():
         # TorchScript is deprecated; its successor needs a C++ compiler where the model runs.
-        # Tracing warns of each shape it reads, which is then checked below.
+        # Tracing warns of each shape it reads, which is then checked.
         warnings.simplefilter("ignore")
-        try:
-            traced = torch.jit.trace(packed(whole, pixels[:_TRACED]), pixels[:_TRACED], check_trace=False)  # type: ignore[no-untyped-call]
-            graph: nn.Module = torch.jit.freeze(traced.eval())
-            if is_checked:
+        for net in dict.fromkeys((packed(whole, pixels[:_TRACED]), whole)):
+            try:
+                traced = torch.jit.trace(net, pixels[:_TRACED], check_trace=False)  # type: ignore[no-untyped-call]
+                graph: nn.Module = torch.jit.freeze(traced.eval())
+                if is_checked:
+                    return graph
+                # A shape that the trace took for a constant shows at a smaller or a larger batch.
+                differ = max((graph(part) - whole(part)).abs().max().item() for part in (pixels[:1], pixels[: _TRACED + 1]))
+            except Exception as error:  # tracing runs the net's own code: it may raise anything
+                log.warning("not_frozen", extra={"reason": f"{type(error).__name__}: {error}"[:200]})
+                continue
+            # Not above: a comparison with a number that is none is false.
+            if differ <= _TOLERANCE[whole.dtype]:
                 return graph
-            # A shape that the trace took for a constant shows at a smaller or a larger batch.
-            differ = max((graph(part) - whole(part)).abs().max().item() for part in (pixels[:1], pixels[: _TRACED + 1]))
-        except Exception as error:  # tracing runs the net's own code: it may raise anything
-            log.warning("not_frozen", extra={"reason": f"{type(error).__name__}: {error}"[:200]})
-            return whole
-    # Not above: a comparison with a number that is none is false.
-    if differ <= _TOLERANCE[whole.dtype]:
-        return graph
-    log.warning("not_frozen", extra={"reason": f"probabilities differ by {differ:.3f}"})
+            log.warning("not_frozen", extra={"reason": f"probabilities differ by {differ:.3f}"})
     return whole

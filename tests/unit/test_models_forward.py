@@ -200,6 +200,24 @@ def test_packed_weights_answer_as_those_of_the_net(dtype: torch.dtype) -> None:
     assert "mkldnn::_convolution_pointwise" in str(graph.graph)
 
 
+class Curious(Varied):
+    """Reads of a convolution what a packed one does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.first.stride[0]
+
+
+def test_a_net_that_cannot_run_packed_is_one_graph_all_the_same() -> None:
+    whole = Whole(seeded(Curious), SMALL, 1.0, torch.float32).eval()
+    pixels = torch.from_numpy(noise(4))
+
+    with torch.inference_mode():
+        graph = frozen(whole, pixels)
+        torch.testing.assert_close(graph(pixels), whole(pixels), atol=1e-3, rtol=0)
+    assert isinstance(graph, torch.jit.ScriptModule)
+    assert "mkldnn::_convolution_pointwise" not in str(graph.graph)
+
+
 def test_where_torch_cannot_pack_the_net_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def refuse(*_: object) -> None:
         raise AttributeError("no such operator")
