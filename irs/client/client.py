@@ -19,6 +19,7 @@ from irs.cloud import get_cloud
 from irs.errors import BadOptions, PassingError
 from irs.records import JobOpen, Manifest, Options, Record
 from irs.results import RecordStore
+from irs.results.store import JobListing
 from irs.settings import Settings
 
 RECOGNIZE_SECONDS = 300.0
@@ -148,19 +149,22 @@ class Client:
     def _recognize(self, came: Iterator[Source], job: str | None, on_progress: OnProgress | None, options: dict[str, Any]) -> Job:
         opened = self.open(job=job, **options)
         try:
-            answered = self._answered(opened.job) if job else frozenset()
-            count = HandIn(self._cloud, opened, answered, on_progress).run(came)
+            listing = self._listing(opened.job) if job else JobListing(numbers=(), is_closed=False)
+            count = HandIn(self._cloud, opened, frozenset(listing.numbers), on_progress).run(came)
+            if listing.is_closed and (manifest := persistently(lambda: self._store.find_manifest(opened.job))):
+                # Fewer are not its images: what is beyond them must not be hidden.
+                count = max(count, manifest.count)
             self._close(opened.job, count, opened.options)
         except (PassingError, KeyboardInterrupt) as error:
             error.add_note(f"Job {opened.job} broke off: recognize(the same images, job='{opened.job}') goes on with it.")
             raise
         return Job(self._cloud, opened.job, options=opened.options, count=count, sent=count, on_progress=on_progress)
 
-    def _answered(self, job: str) -> frozenset[int]:
+    def _listing(self, job: str) -> JobListing:
         listing = persistently(lambda: self._store.list_job(job))
         if listing.is_cancelled:
             raise BadOptions(f"job {job} was cancelled: hand the images in as a new one")
-        return frozenset(listing.numbers)
+        return listing
 
 
 def recognize(image: Image, *, timeout: float = RECOGNIZE_SECONDS, **options: Any) -> Record:

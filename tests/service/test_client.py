@@ -281,6 +281,13 @@ def test_handing_in_again_sends_only_what_has_no_record(client: Client, answerer
     assert 1 == len(answerer.messages) - before
 
 
+def test_fewer_images_handed_in_again_hide_none_of_the_job(client: Client, answerer: Answerer) -> None:
+    job = client.recognize([b"a", b"b", b"c"])
+    job.wait(timeout=30)
+
+    assert ["a", "b", "c"] == words(client.recognize([b"a"], job=job.id).wait(timeout=30))
+
+
 def test_handing_in_survives_passing_faults(cloud: Cloud, answerer: Answerer, proxy: FaultProxy) -> None:
     def images() -> Iterator[bytes]:
         yield b"0"
