@@ -58,11 +58,11 @@ class Arrivals:
         return [number for number in range(count) if number not in self._known and number not in seen]
 
     def perhaps_unsent(self, before_s: float) -> list[tuple[int, Stored]]:
-        """Return what others stored before a moment, and this process has not sent."""
+        """Return what this process stored or others stored before a moment, and this process has not sent."""
         return [
             (number, stored)
             for number, stored in self._known.items()
-            if not stored.is_published and stored.listed_s is not None and stored.listed_s < before_s
+            if not stored.is_published and (stored.listed_s is None or stored.listed_s < before_s)
         ]
 
     def find(self, number: int) -> Stored | None:
@@ -83,7 +83,7 @@ class Arrivals:
         """LIST what is stored; raises StorageUnavailable."""
         listed = await to_thread.run_sync(self._list, limiter=limiter)
         for one in listed:
-            number = number_of_image_key(one.key)
+            number = records.number_of_image_key(one.key)
             if number is not None and number not in self._known:
                 self._known[number] = Stored(one.key, one.size, listed_s=one.modified.timestamp())
         self._is_listed = True
@@ -101,8 +101,13 @@ class Arrivals:
             StorageUnavailable: S3 does not take it.
         """
         sha256 = await to_thread.run_sync(_digest, body, limiter=limiter)
-        async with self._turns[number]:
-            return await self._put(number, name, body, sha256, limiter)
+        turn = self._turns[number]
+        try:
+            async with turn:
+                return await self._put(number, name, body, sha256, limiter)
+        finally:
+            if not turn.locked():
+                self._turns.pop(number, None)
 
     async def _put(self, number: int, name: str, body: bytes | bytearray, sha256: str, limiter: anyio.CapacityLimiter) -> bool:
         key = records.image_key(self._job, number, name)
@@ -135,12 +140,6 @@ class Arrivals:
 
     def _digest_of(self, key: str) -> str:
         return _digest(self._cloud.input.get(key))
-
-
-def number_of_image_key(key: str) -> int | None:
-    """Return the image number in a key of the input bucket, None if it is no image of a job."""
-    parts = key.split("/")
-    return int(parts[2]) if len(parts) == 4 and parts[0] == "jobs" and parts[2].isdecimal() else None
 
 
 def _digest(body: bytes | bytearray) -> str:

@@ -15,7 +15,7 @@ from anyio import to_thread
 from irs import records
 from irs.client import Client
 from irs.client.broadcast import tell_workers
-from irs.client.sender import ImageTask
+from irs.client.sender import MOST_SENDS, ImageTask
 from irs.cloud import Cloud
 from irs.errors import Forbidden, NotFound, RequestError
 from irs.records import Fault, ImageFacts, JobOpen, Manifest, Options, Record, Timing
@@ -176,18 +176,22 @@ class Jobs:
         return watch.view()
 
     async def _send_lost(self, watch: Watch) -> None:
-        """Send the tasks of images that were stored before this process began, and have no answer.
+        """Send the tasks of images that have no answer, and that this process could not send or stored before it began.
 
         Whoever stored them may have been killed before it sent them, and a browser that was closed repeats nothing. The
-        full name travels in the message alone: here it is that of the key.
+        full name travels in the message alone: of those that others stored it is that of the key.
         """
         lost = [
-            ImageTask(watch.job, number, stored.key, stored.key.rpartition("/")[2])
+            ImageTask(watch.job, number, stored.key, stored.name or stored.key.rpartition("/")[2])
             for number, stored in watch.arrivals.perhaps_unsent(self._began_s)
             if not watch.is_answered(number)
         ]
-        if lost:
-            await self._publisher.send(lost, watch.opened.options)
+        # Some at a time: other images' tasks go between them, and a repeat goes on where this one broke off.
+        for start in range(0, len(lost), MOST_SENDS):
+            some = lost[start : start + MOST_SENDS]
+            await self._publisher.send(some, watch.opened.options)
+            for task in some:
+                watch.arrivals.note_published(task.number)
 
     async def _close(self, watch: Watch, count: int) -> None:
         manifest = Manifest(job=watch.job, count=count, options=watch.opened.options, closed=time.time())

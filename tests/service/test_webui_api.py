@@ -161,6 +161,9 @@ def test_closing_a_job_sends_what_a_kill_may_have_kept_from_being_sent(
     assert 200 == started.close_job(killed, 2).status
 
     assert before + 1 == waiting(cloud_)
+    # Told again it sends nothing more.
+    assert 200 == started.close_job(killed, 2).status
+    assert before + 1 == waiting(cloud_)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from irs.imaging import formats as worker_formats
 from irs.records import Fault, NewsItem, Record
 from webui import budget as budgets
 from webui import exports, ids, live, openapi, pages
-from webui.arrivals import Arrivals
+from webui.arrivals import Arrivals, Stored
 from webui.budget import ByteBudget, Rate
 from webui.formats import FORMATS, check_head, find_format, served_type
 from webui.metrics import Metrics
@@ -291,6 +291,37 @@ def test_of_two_images_that_come_at_once_under_one_number_one_is_refused() -> No
 
     assert [True, "image_taken"] == answers
     assert 1 == len(Input.stored)
+
+
+def test_a_number_is_kept_for_whoever_waits_and_no_longer() -> None:
+    arrivals = Arrivals(cast(Any, SimpleNamespace(input=SimpleNamespace(put=lambda *_, **__: True))), "job")
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(arrivals.put, 7, "cat.jpg", b"cat", anyio.CapacityLimiter(4))
+
+    anyio.run(run)
+
+    assert {} == arrivals._turns
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_sent"),
+    [
+        (Stored("jobs/J/000001/gr_n.jpg", 3, "grün.jpg"), True),
+        (Stored("jobs/J/000001/gr_n.jpg", 3, "grün.jpg", is_published=True), False),
+        (Stored("jobs/J/000001/gr_n.jpg", 3, listed_s=99.0), True),
+        (Stored("jobs/J/000001/gr_n.jpg", 3, listed_s=101.0), False),
+        (Stored("jobs/J/000001/gr_n.jpg", 3, listed_s=99.0, is_published=True), False),
+    ],
+    ids=["own unsent", "own", "before", "another's", "before, sent"],
+)
+def test_what_may_be_unsent_is_told_by_who_stored_it_when(stored: Stored, is_sent: bool) -> None:
+    arrivals = Arrivals(cast(Any, None), "J")
+    arrivals._known[1] = stored
+
+    assert ([(1, stored)] if is_sent else []) == arrivals.perhaps_unsent(before_s=100.0)
 
 
 # News
