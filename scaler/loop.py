@@ -166,7 +166,8 @@ class Loop:
         book = self._after_look(book, fleet, instances, known, now)
         # Known from here on, whatever becomes of this step: what has ended is told once.
         self._book, self._term.looked_at = book, now
-        acts.forget(fleet.gone)
+        if not self.plan.dry:
+            acts.forget(fleet.gone)
         seen = replace(
             reading.observation,
             workers=self._priced(fleet, instances),

@@ -5,7 +5,6 @@ The buckets outlive it: they tell which images there are, with which options, an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import groupby, islice
 
@@ -14,8 +13,6 @@ from irs.client.sender import MOST_SENDS, ImageTask, send_tasks
 from irs.cloud import Cloud
 from irs.records import Options
 from irs.results import RecordStore
-
-_IMAGE = re.compile(r"jobs/([^/]+)/(\d{6,})/([^/]+)")
 
 
 def resend_unanswered(cloud: Cloud) -> int:
@@ -42,8 +39,9 @@ def resend_unanswered(cloud: Cloud) -> int:
 
 def _images(cloud: Cloud) -> Iterator[ImageTask]:
     for listed in cloud.input.list("jobs/"):
-        if match := _IMAGE.fullmatch(listed.key):
-            yield ImageTask(job=match[1], number=int(match[2]), image=listed.key, name=match[3])
+        if (number := records.number_of_image_key(listed.key)) is not None:
+            _, job, _, name = listed.key.split("/", 3)
+            yield ImageTask(job=job, number=number, image=listed.key, name=name)
 
 
 def _unanswered(cloud: Cloud, job: str, images: Iterator[ImageTask]) -> Iterator[ImageTask]:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,9 @@ class ScalerDaemon(Daemon):
             self._say(f"worker {instance}  could not start: {self.failed}")
 
     def _new_lines(self) -> Iterator[dict[str, Any]]:
-        if not self.log.exists():
-            return
-        with self.log.open("rb") as log:
-            if self._read_to < 0:
-                # What an earlier process of our id has left is not news.
+        with suppress(FileNotFoundError), self.log.open("rb") as log:
+            # What an earlier process of our id has left is not news; a shorter log is a new one.
+            if self._read_to < 0 or os.fstat(log.fileno()).st_size < self._read_to:
                 self._read_to = self._log_from
             log.seek(self._read_to)
             for raw in log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from irs.errors import SetupError
@@ -45,5 +46,8 @@ def _cores() -> set[int]:
 def _move(processes: Iterable[str], cores: Iterable[int]) -> None:
     """Put all threads of processes, by their names under /proc, on ``cores``."""
     for process in processes:
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores)
+        # Threads end meanwhile, and the process may.
+        with suppress(FileNotFoundError):
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), cores)
