@@ -172,7 +172,8 @@ def read_service(cloud: Cloud, cards: Cards) -> ServiceView:
     now = time.time()
     beats = read_beats(cloud)
     alive = [beat for beat in beats if now - beat.at <= SILENT_S and beat.phase not in GONE]
-    spoke = max((beat for beat in alive or beats if beat.model), key=lambda beat: beat.at, default=None)
+    # A worker that starts has no model yet: then what the last ones served will be served again.
+    spoke = max((beat for beat in beats if beat.model), key=lambda beat: (beat in alive, beat.at), default=None)
     scaler = find_scaler(cloud)
     is_scaled = scaler is not None and scaler.is_leading
     starts = [beat.ready_after_s for beat in beats if beat.ready_after_s is not None]

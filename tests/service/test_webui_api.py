@@ -34,6 +34,7 @@ from irs.records import SCALER_STATE_KEY, Beat, Fault, ModelFacts, beat_key
 from irs.settings import read_settings
 from webui.openapi import OPERATIONS
 from webui.server import allow_files
+from webui.service import Cards, read_service
 
 
 @pytest.fixture(scope="module")
@@ -574,6 +575,15 @@ def test_the_status_tells_workers_and_how_long_a_start_takes(other: WebPage, clo
     assert {"visible", "in_flight", "delayed"} == set(said["queue"])
     assert "HEIC" in said["formats"]
     assert '<a href="http://127.0.0.1:5555">Flower</a>' in other.ask("GET", "/").body.decode()
+
+
+def test_while_the_next_worker_starts_the_last_ones_model_is_told(cloud: Cloud) -> None:
+    served = ModelFacts(name="tiny", digest="sha256:0")
+    for name, phase, model in (("a", "stopped", served), ("b", "starting", None)):
+        made = Beat(instance=name, boot="b", host="h", pid=1, phase=phase, at=time.time(), started=0, model=model)
+        cloud.output.put(beat_key(name), made.to_bytes(), content_type="application/json")
+
+    assert served == read_service(cloud, Cards(cloud)).model
 
 
 def test_a_start_takes_as_long_as_the_scaler_has_measured_from_the_launch_on(page: WebPage, cloud_: Cloud) -> None:
