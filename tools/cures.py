@@ -357,6 +357,8 @@ def run_tests(folder: Path, python: Path, tests: str) -> int:
 def main() -> None:
     """Switch off each cure, and tell."""
     wanted = [cure for cure in CURES if not sys.argv[1:] or any(word in cure.name for word in sys.argv[1:])]
+    if not wanted:
+        sys.exit("No cure has such a word in its name; they are:\n" + "\n".join(cure.name for cure in CURES))
     well = 0
     with tempfile.TemporaryDirectory(prefix="irs-cures-") as made:
         folder = Path(made)
