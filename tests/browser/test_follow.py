@@ -148,6 +148,29 @@ def test_a_service_that_is_too_busy_is_not_called_a_lost_connection(visit: Visit
     assert "" == visit.banners
 
 
+def test_a_proxy_whose_service_is_away_is_not_called_a_lost_connection(visit: Visit, photos: Photos):
+    """It answers with a page of its own."""
+    visit.expect("502")
+    visit.page.route(re.compile(r"/api/jobs$"), lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+
+    visit.choose(photos(1))
+
+    visit.until(lambda: "Waiting to continue…" in visit.banners)
+    assert "The service cannot take images now." in visit.banners
+    visit.page.unroute_all()
+    visit.until_finished()
+
+
+def test_a_proxy_that_refuses_to_open_a_job_ends_the_waiting(visit: Visit, photos: Photos):
+    visit.expect("403")
+    visit.page.route(re.compile(r"/api/jobs$"), lambda route: route.fulfill(status=403, body="<h1>Forbidden</h1>"))
+
+    visit.choose(photos(1))
+
+    visit.until(lambda: "The job could not be opened." in visit.banners)
+    assert 1 == len(visit.tiles("refused"))
+
+
 def test_pictures_are_shown_though_the_script_that_makes_small_copies_did_not_come(visit: Visit, photos: Photos):
     visit.expect(*CUT)
     visit.page.route(re.compile(r"thumb\.worker\.js"), lambda route: route.abort(), times=1)
@@ -302,6 +325,32 @@ def test_without_its_stream_the_page_asks_only_for_what_it_does_not_know(idle: S
     assert asked[0].endswith("&after=0")
     Answers(idle.workers.cloud).answer(visit.job_id, 1)
     visit.until_finished()
+
+
+def test_an_answer_that_is_read_after_its_job_was_left_is_none_of_the_next(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url)
+    visit.expect(*CUT, "404")
+    visit.page.route(re.compile(r"/events$"), lambda route: route.abort())
+    visit.choose(photos(2))
+    visit.until(lambda: visit.stage == "waiting_for_worker")
+    late = visit.delay(r"/results\?")
+    Answers(idle.workers.cloud).answer(visit.job_id, 0)
+    visit.until(lambda: idle.ask("GET", f"/api/jobs/{visit.job_id}")["ok"] == 1)
+    late.clear()
+    visit.until(lambda: late)
+    visit.page.click("#cancel button")
+    visit.until(lambda: visit.stage == "cancelled")
+    left = visit.job_id
+
+    visit.choose(photos(1, "more", first=5))
+    visit.until(lambda: visit.job_id not in ("", left) and visit.tiles("waiting"))
+    answered = late[0]
+    with visit.page.expect_event("requestfinished", lambda request: f"{left}/results?" in request.url):
+        answered()
+    visit.page.evaluate("new Promise((done) => setTimeout(done, 100))")
+
+    assert ["photo 5.jpg"] == [tile["name"] for tile in visit.tiles()]
+    assert "waiting" == visit.tiles()[0]["state"]
 
 
 def test_the_model_is_named_when_a_job_ends_by_its_news_alone(idle: Site, browsing: Browsing, photos: Photos):

@@ -13,6 +13,7 @@ from browsing import Browsing, Visit
 from PIL import Image
 from playwright.sync_api import Route
 from serving import Site
+from webpages import Answers
 from workers import LABELS, picture
 
 Photos = Callable[..., list[Path]]
@@ -192,6 +193,57 @@ def test_a_file_that_a_proxy_finds_too_large_says_so_and_holds_up_no_other(visit
     assert 2 == len(visit.tiles("ok"))
 
 
+def test_what_another_tab_is_sending_is_not_left_out_for_a_file_that_is_refused_here(visit: Visit, photos: Photos):
+    visit.expect("413", "409")
+    visit.page.route(re.compile(r"photo%201"), lambda route: route.fulfill(status=413, body="<h1>Too large</h1>"))
+    held, closes = visit.hold(r"photo%202"), visit.hold(r"/close$")
+    visit.choose(photos(3))
+    visit.until(lambda: held and "refused" in [tile["state"] for tile in visit.tiles()])
+
+    def send_from_another_tab(number: int) -> None:
+        visit.page.evaluate(
+            "([address, bytes]) => fetch(address, { method: 'PUT', body: new Uint8Array(bytes) })",
+            [f"/api/jobs/{visit.job_id}/images/{number}?name=other.jpg", list(picture(10 + number))],
+        )
+
+    send_from_another_tab(2)
+    send_from_another_tab(5)
+    held.pop().continue_()
+    # Its number was taken: it goes on with another, beside the other tab's fifth.
+    visit.until(lambda: held)
+    held.pop().continue_()
+    visit.until(lambda: closes)
+    with visit.page.expect_event("requestfinished", lambda request: request.url.endswith("/close")):
+        visit.page.unroute_all()
+    send_from_another_tab(4)
+
+    visit.until_finished()
+    assert 5 == len(visit.tiles("ok"))
+
+
+def test_an_image_that_was_recognised_though_its_upload_was_refused_has_no_fault(idle: Site, browsing: Browsing, photos: Photos):
+    visit = browsing.open(idle.url)
+    # These answers hold no picture.
+    visit.expect("422", "404")
+
+    def refuse(route: Route) -> None:
+        route.fetch(post_data=picture(0))
+        route.fulfill(status=422, json={"code": "not_an_image", "has_record": True})
+
+    visit.page.route(re.compile(r"/images/0\?"), refuse)
+    visit.choose(photos(1))
+    visit.until(lambda: visit.tiles("refused"))
+    # What the page knows by itself is looked at.
+    visit.page.route(re.compile(r"/results\?"), lambda route: route.fulfill(status=404, json={}))
+
+    Answers(idle.workers.cloud).answer(visit.job_id, 0)
+    visit.until(lambda: visit.tiles("ok"))
+    visit.page.click(".tile")
+
+    visit.until(lambda: "photo 0.jpg" in visit.text("#detail-facts"))
+    assert "not_an_image" not in visit.text("#detail-facts")
+
+
 def test_a_file_that_is_gone_when_its_turn_comes_fails_and_holds_up_no_other(visit: Visit, photos: Photos):
     visit.expect("ERR_FILE_NOT_FOUND", "ERR_UPLOAD_FILE_CHANGED", "ERR_ACCESS_DENIED")
     held = visit.hold(r"/api/jobs$")
@@ -365,6 +417,18 @@ def test_images_added_to_a_finished_job_begin_another(visit: Visit, photos: Phot
     visit.until(lambda: visit.job_id != first)
     visit.until_finished()
     visit.until(lambda: len(visit.tiles("ok")) == 2)
+
+
+def test_other_files_beside_those_that_begin_another_job_are_told_as_skipped(visit: Visit, photos: Photos, tmp_path: Path):
+    visit.choose(photos(1))
+    visit.until_finished()
+    folder = photos(1, "more", first=1)[0].parent
+    (folder / "notes.txt").write_text("just a text")
+
+    visit.choose_folder(folder)
+
+    visit.until_finished()
+    assert "1 other file skipped." in visit.banners
 
 
 def test_a_hostile_name_is_shown_as_text(site: Site, browsing: Browsing, tmp_path: Path):

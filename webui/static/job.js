@@ -29,14 +29,14 @@ let finished = "";
 
 /** @param {import("./upload.js").Picked[]} pictures in their order @param {number} others files that are no pictures */
 export async function take(pictures, others) {
+  // A closed job takes no more: what is added begins another one.
+  if (pictures.length && stage() !== "open") leave();
   const found = pictures.length ? "" : "No pictures found. ";
   banner("others", found + (others ? `${counted(others, "other file")} skipped.` : ""), [{ text: "Close", run() {} }]);
   if (!pictures.length) {
     document.body.dataset.view = "job";
     return line();
   }
-  // A closed job takes no more: what is added begins another one.
-  if (stage() !== "open") leave();
   let rest = pictures;
   if (state.id) rest = await missing(pictures);
   const twice = repeated(state.items.flatMap(({ file }) => file ?? []), rest);
@@ -109,7 +109,8 @@ function join(id) {
     job: setJob,
     frontier() {
       let number = 0;
-      while (["ok", "failed", "cancelled"].includes(state.byNumber.get(number)?.state ?? "")) number++;
+      // What was cancelled here may have been recognised all the same.
+      while (["ok", "failed"].includes(state.byNumber.get(number)?.state ?? "")) number++;
       return number;
     },
     interrupted(is) { banner("stream", is ? "Live updates are interrupted; checking every 5 seconds." : ""); },
@@ -175,9 +176,9 @@ function failures(ended) {
 async function tryAgain() {
   const images = [];
   for (let after = "";;) {
-    const got = await fetch(`${root}/api/jobs/${state.id}/results?status=failed&limit=200${after}`).catch(() => null);
-    if (!got?.ok) return banner("again", AWAY, [], "failed");
-    const { results, next } = await got.json();
+    const got = await upload.ask(`/api/jobs/${state.id}/results?status=failed&limit=200${after}`);
+    if (!got) return banner("again", AWAY, [], "failed");
+    const { results, next } = got;
     // What never was a message was refused at the door: nothing is stored of it.
     images.push(...results.filter((/** @type {any} */ record) => record.receives > 0).map((/** @type {any} */ { image }) => ({ key: image.key, name: image.name })));
     if (next == null) break;
@@ -235,15 +236,12 @@ function drawLine() {
 
 async function askStatus() {
   statusAt = Date.now();
-  try {
-    const got = await fetch(`${root}/api/status`);
-    if (!got.ok) return;
-    state.status = await got.json();
-    modelIs(state.job?.model ?? state.status.model, state.status, state.status.card);
-    line();
-  } catch {
-    // The stream says when the service is away.
-  }
+  // The stream says when the service is away.
+  const status = await upload.ask("/api/status");
+  if (!status) return;
+  state.status = status;
+  modelIs(state.job?.model ?? status.model, status, status.card);
+  line();
 }
 
 /** @param {{ name: string, digest: string } | null} model @param {any} [status] @param {any} [card] */
@@ -316,8 +314,8 @@ by("cancel").addEventListener("submit", async (/** @type {Event} */ event) => {
   event.preventDefault();
   upload.stop();
   if (!state.id) return;
-  const answer = await fetch(`${root}/api/jobs/${state.id}`, { method: "DELETE" }).catch(() => null);
-  if (answer?.ok) setJob(await answer.json());
+  const job = await upload.ask(`/api/jobs/${state.id}`, { method: "DELETE" });
+  if (job) setJob(job);
   else banner("broken", "The job could not be cancelled. Try again soon.", [], "failed");
 });
 by("copy-link").addEventListener("click", async () => {

@@ -55,11 +55,11 @@ export function upsert(results) {
   const changed = [];
   for (const result of results) {
     let item = state.byNumber.get(result.number);
-    if (item && ["ok", "failed", "cancelled"].includes(item.state) && item.label === result.label) continue;
+    if (item?.state === result.status && item?.label === result.label) continue;
     item ??= add({ number: result.number, name: result.name ?? "" });
     Object.assign(item, {
       state: result.status, label: result.label, confidence: result.confidence, sure: result.sure,
-      hedged: result.hedged, error: item.error ?? result.error, sent: 1,
+      hedged: result.hedged, error: result.error && (item.error ?? result.error), sent: 1,
     });
     if (!item.name && result.name) item.name = plainName(result.name);
     changed.push(item);

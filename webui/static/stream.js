@@ -81,10 +81,10 @@ export function follow(id, told) {
     try {
       for (let after = told.frontier() - 1; ;) {
         const answer = await fetch(`${address}/results?limit=200&after=${after}`);
-        if (!answer.ok) return;
         const { results, next } = await answer.json();
+        if (!answer.ok || stopped) return;
         told.results(results.map(summary));
-        if (next == null || stopped) break;
+        if (next == null) break;
         after = next;
       }
       await ask();

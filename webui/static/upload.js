@@ -107,11 +107,11 @@ export async function send(picked) {
     await Promise.all(items.slice(start, start + LOOKS_AT_ONCE).map(look));
     if (!items.some((item) => sendable.has(item))) continue;
     // The first images are on their way while the rest is looked at.
-    if (!state.id && !(await (opening ??= open(items.filter(({ state: at }) => at !== "refused").length)))) return;
+    if (!state.id && !(await (opening ??= open(items.filter(({ state: at }) => at !== "refused").length)))) break;
     fill();
   }
   if (state.id) fill();
-  else tell("settled");
+  else settle();
 }
 
 /** Told from its first bytes: what is no picture is not sent at all. @param {import("./state.js").Item} item */
@@ -130,7 +130,7 @@ async function look(item) {
 function refuse(item, error, why, isNumbered = false) {
   if (!isNumbered) takeNumber(item);
   // On its way when its job was cancelled: that is no failure.
-  if (isStopped || error === "cancelled") Object.assign(item, { state: "cancelled" });
+  if (isStopped || error === "cancelled") item.state = "cancelled";
   // Its record may have been told before the answer to the upload.
   else Object.assign(item, { state: item.state === "failed" ? "failed" : "refused", error, why });
   tell("changed", [item]);
@@ -140,35 +140,26 @@ function refuse(item, error, why, isNumbered = false) {
 async function open(expected) {
   const key = crypto.randomUUID?.() ?? String(Math.random());
   for (let tries = 0; !isStopped; tries++) {
-    let why = LOST;
-    try {
-      const answer = await fetch(`${root}/api/jobs`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json", "Idempotency-Key": key },
-        body: JSON.stringify({ options: { thumbnail: 320 }, expected }),
-      });
-      const job = await answer.json();
-      if (isStopped) break;
-      if (answer.ok) {
-        state.id = job.id;
-        opening = null;
-        interrupted = "";
-        tell("opened", job);
-        return true;
-      }
-      if (answer.status < 500 && answer.status !== 429) {
-        for (const item of state.items) if (item.state === "queued") refuse(item, job.code, job.detail);
-        tell("broken", job.detail ?? "The job could not be opened.");
-        break;
-      }
-      why = UNABLE;
-    } catch {
-      // No answer: the same key opens the same job, however often it is asked.
+    const answer = await post("/api/jobs", { options: { thumbnail: 320 }, expected }, { "Idempotency-Key": key });
+    // A proxy answers with a page of its own.
+    const job = await answer?.json().catch(() => ({}));
+    if (isStopped) break;
+    if (answer?.ok && job.id) {
+      state.id = job.id;
+      interrupted = "";
+      tell("opened", job);
+      break;
     }
-    await pause(tries, why);
+    if (answer && !answer.ok && answer.status < 500 && answer.status !== 429) {
+      for (const item of state.items) if (item.state === "queued") refuse(item, job.code ?? "internal", job.detail ?? null);
+      tell("broken", job.detail ?? "The job could not be opened.");
+      break;
+    }
+    // No answer, or half of one: the same key opens the same job, however often it is asked.
+    await pause(tries, answer?.ok === false ? UNABLE : LOST);
   }
   opening = null;
-  return false;
+  return !!state.id;
 }
 
 /** Start as many uploads as may run. */
@@ -278,39 +269,42 @@ function wake() {
   for (const go of [...waiting]) go();
 }
 
+/** Nothing more is sent for now. */
+function settle() {
+  wakeLock?.release?.();
+  wakeLock = null;
+  tell("settled");
+}
+
 /** All have arrived: the job is as large as it will be. @param {boolean} [leaveOut] what has not arrived is given up */
-async function close(leaveOut = state.items.some((item) => item.state === "refused" && item.number !== null)) {
-  if (closing || isStopped || !state.id || !state.byNumber.size || stage() !== "open") {
-    tell("settled");
-    return;
-  }
+async function close(leaveOut = false) {
+  if (closing || isStopped || !state.id || !state.byNumber.size || stage() !== "open") return settle();
   closing = true;
   const id = state.id;
   try {
     for (let tries = 0; stage() === "open"; tries++) {
       const count = Math.max(...state.byNumber.keys()) + 1;
-      const answer = await post(`/api/jobs/${id}/close`, { count, leave_out: leaveOut || tries > PAUSES_MS.length });
+      // A number that is unknown here is one of another tab's, on its way: what was refused here is given up without it.
+      const isRefused = state.byNumber.size === count && state.items.some((item) => item.state === "refused" && item.number !== null);
+      const answer = await post(`/api/jobs/${id}/close`, { count, leave_out: leaveOut || isRefused || tries > PAUSES_MS.length });
+      const body = await answer?.json().catch(() => ({}));
       if (answer?.ok) {
         interrupted = "";
-        const job = await answer.json();
-        if (state.id === id) tell("job", job);
+        tell("job", body);
         break;
       }
-      const problem = await answer?.json().catch(() => ({}));
-      if (problem?.code === "job_unfilled") {
+      if (body?.code === "job_unfilled") {
         // Another tab fills the same job: its images are waited for, though not for ever.
         await know();
       } else if (answer && answer.status < 500 && answer.status !== 429) {
-        tell("broken", problem.detail ?? "The job could not be closed.");
+        tell("broken", body.detail ?? "The job could not be closed.");
         break;
       }
       await pause(tries, !answer ? LOST : answer.status >= 500 ? UNABLE : "");
     }
   } finally {
     closing = false;
-    wakeLock?.release?.();
-    wakeLock = null;
-    tell("settled");
+    settle();
   }
 }
 
@@ -336,14 +330,11 @@ export function stop() {
   wake();
 }
 
-/** @param {string} path @param {unknown} body @returns {Promise<Response | null>} null where no answer came */
-export async function post(path, body) {
-  try {
-    return await fetch(root + path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  } catch {
-    return null;
-  }
-}
+/** @param {string} path @param {unknown} body @param {Record<string, string>} [more] headers @returns {Promise<Response | null>} null where no answer came */
+export const post = (path, body, more) => fetch(root + path, { method: "POST", headers: { "Content-Type": "application/json", ...more }, body: JSON.stringify(body) }).catch(() => null);
+
+/** What the API answers; null where it is away, or refuses. @param {string} path @param {RequestInit} [how] @returns {Promise<any>} */
+export const ask = (path, how) => fetch(root + path, how).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
 
 /** What has arrived of the job, by the server's own list; asked until an answer comes. @returns {Promise<{ n: number, name: string, key_name: string, bytes: number | null }[]>} */
 export async function arrivedImages() {
